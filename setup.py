@@ -1,0 +1,45 @@
+"""Packaging of selfkd_fairseq. Ranges live here; the exact tested set is in requirements.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The version string, read as text so that packaging never imports torch."""
+    text = (ROOT / "selfkd_fairseq" / "version.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+setup(
+    name="selfkd_fairseq",
+    version=read_version(),
+    description="Self-knowledge distillation for neural machine translation and language modelling in fairseq",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.8",
+    packages=find_packages(include=["selfkd_fairseq", "selfkd_fairseq.*"]),
+    install_requires=[
+        # fairseq 0.12.2 does not import on Python 3.11 and later; fairseq-fixed is the same code, mended.
+        'fairseq==0.12.2; python_version < "3.11"',
+        'fairseq-fixed>=0.12.3.1,<0.13; python_version >= "3.11"',
+        "torch>=1.13",
+        "numpy",
+        "sacremoses>=0.0.53",
+        "subword-nmt>=0.3.8",
+        "sacrebleu>=2.0",
+        "tqdm",
+        "matplotlib>=3.5",
+    ],
+    extras_require={"test": ["pytest", "hypothesis", "tensorboardX"]},
+    entry_points={"console_scripts": ["selfkd-prepare=selfkd_fairseq.cli.prepare:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+    ],
+)
