@@ -1,0 +1,30 @@
+"""The weight of the distillation term as a pure function of the update number."""
+
+__all__ = ["alpha_at_update"]
+
+
+def alpha_at_update(num_updates: int, *, alpha_max: float, warmup_updates: int) -> float:
+    """Return ``alpha(u) = alpha_max * min(1, u / warmup_updates)``.
+
+    It has no state, so a resumed run continues with the alpha that the uninterrupted run would have had.
+
+    Args:
+        num_updates: optimizer updates done so far (not batches), at least 0.
+        alpha_max: the cap of alpha, in [0, 1].
+        warmup_updates: length of the linear ramp from 0; 0 means ``alpha_max`` from the first update on.
+
+    Returns:
+        alpha in [0, alpha_max], a Python float.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if not 0.0 <= alpha_max <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha_max}")
+    if warmup_updates < 0:
+        raise ValueError(f"warmup_updates must be at least 0, got {warmup_updates}")
+    if num_updates < 0:
+        raise ValueError(f"num_updates must be at least 0, got {num_updates}")
+    if num_updates >= warmup_updates:
+        return float(alpha_max)
+    return alpha_max * (num_updates / warmup_updates)

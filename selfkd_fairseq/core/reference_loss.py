@@ -1,0 +1,151 @@
+"""The loss of self-knowledge distillation, written as it is defined: the yardstick of every faster path.
+
+Sums over the N tokens that are not ignored, in nats; z_i are the logits of token i, p_i = softmax(z_i), q_i its
+soft targets (:mod:`selfkd_fairseq.core.soft_targets`):
+
+    L_CE  = cross-entropy with label smoothing eps, identical to fairseq's label_smoothed_cross_entropy
+    L_SKD = - sum_i sum_k q_ik log p_ik
+    L     = (1 - alpha) L_CE + alpha L_SKD
+"""
+
+from typing import NamedTuple, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from .soft_targets import SoftTargetOptions, SoftTargets, at_least_float32, soft_targets
+
+__all__ = ["SelfKDLoss", "Statistics", "self_kd_loss_from_logits"]
+
+
+class Statistics(NamedTuple):
+    """What is worth logging about the soft targets; sums, so that workers can add them up. No gradient.
+
+    Attributes:
+        ntokens: () int64, N: tokens that are not ignored.
+        n_correct: () int64, tokens whose most probable word is the target.
+        target_prob: () sum over tokens of q_it, the soft-target probability of the target word.
+        distance: () sum of D_ik over the ``num_pairs`` pairs of a target and another word of its support.
+        num_pairs: () int64.
+    """
+
+    ntokens: Tensor
+    n_correct: Tensor
+    target_prob: Tensor
+    distance: Tensor
+    num_pairs: Tensor
+
+
+class SelfKDLoss(NamedTuple):
+    """Result of the loss functions: in nats, float32 or better; () sums, or (N',) with ``reduction="none"``.
+
+    Attributes:
+        loss: L, the training objective; gradients flow to logits.
+        ce_loss: L_CE (label-smoothed); gradients flow.
+        nll_loss: plain negative log-likelihood of the targets; gradients flow.
+        skd_loss: L_SKD; gradients flow, but never through q.
+        statistics: see :class:`Statistics`.
+    """
+
+    loss: Tensor
+    ce_loss: Tensor
+    nll_loss: Tensor
+    skd_loss: Tensor
+    statistics: Statistics
+
+
+def _statistics(logits: Tensor, target: Tensor, q: SoftTargets) -> Statistics:
+    others = q.valid[:, 1:]
+    return Statistics(
+        ntokens=torch.tensor(target.numel(), device=target.device),
+        n_correct=(logits.argmax(dim=1) == target).sum(),
+        target_prob=q.probs[:, 0].sum(),
+        distance=q.distances[:, 1:].masked_select(others).sum(),
+        num_pairs=others.sum(),
+    )
+
+
+def _check(logits: Tensor, weight: Tensor, target: Tensor, alpha: float, label_smoothing: float) -> None:
+    if logits.dim() != 2 or target.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits must be (N, V) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}"
+        )
+    if weight.dim() != 2 or weight.size(0) != logits.size(1):
+        raise ValueError(
+            f"weight must be (V, d) with the V of logits, got {tuple(weight.shape)} and logits {tuple(logits.shape)}"
+        )
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+
+
+def self_kd_loss_from_logits(
+    logits: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    *,
+    alpha: float,
+    options: SoftTargetOptions = SoftTargetOptions(),  # noqa: B008 (an immutable tuple)
+    label_smoothing: float = 0.0,
+    ignore_index: Optional[int] = None,
+    excluded: Sequence[int] = (),
+    reduction: str = "sum",
+) -> SelfKDLoss:
+    """Cross-entropy and self-knowledge distillation of a batch of tokens.
+
+    Args:
+        logits: (N', V) scores before the softmax, any float dtype; gradients flow. The log-softmax is taken in
+            float32, or float64 for float64 logits.
+        weight: (V, d) output embedding matrix, read for the soft targets only; no gradient flows.
+        target: (N',) int64 word ids.
+        alpha: weight of L_SKD, in [0, 1]. At 0 the loss is L_CE itself.
+        options: how the soft targets are made.
+        label_smoothing: eps of L_CE, in [0, 1).
+        ignore_index: targets with this id add nothing to any sum (padding); it is in no support either.
+        excluded: further word ids that are in no support except as the target (bos).
+        reduction: ``sum``, or ``none`` for one value per token (0 where the target is ignored).
+
+    Returns:
+        :class:`SelfKDLoss`, in nats.
+
+    Raises:
+        ValueError: shapes do not fit together, or an argument is out of its range.
+    """
+    _check(logits, weight, target, alpha, label_smoothing)
+    options.check(vocabulary_size=logits.size(1))
+    if reduction not in ("sum", "none"):
+        raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")
+    not_ignored = None
+    if ignore_index is not None:
+        excluded = sorted({*excluded, ignore_index})
+        not_ignored = target != ignore_index
+        logits, target = logits[not_ignored], target[not_ignored]
+
+    lprobs = torch.log_softmax(logits, dim=1, dtype=at_least_float32(logits.dtype))
+    nll_loss = -lprobs.gather(1, target.unsqueeze(1)).squeeze(1)
+    ce_loss = nll_loss
+    if label_smoothing > 0:
+        eps_i = label_smoothing / (logits.size(1) - 1)
+        ce_loss = (1.0 - label_smoothing - eps_i) * nll_loss - eps_i * lprobs.sum(dim=1)
+
+    q = soft_targets(logits, weight, target, options, excluded)
+    # At alpha = 0 the term is for the log only: backward then does exactly the work of cross-entropy.
+    skd_lprobs = lprobs if alpha > 0 else lprobs.detach()
+    skd_loss = -(q.probs * skd_lprobs.gather(1, q.indices)).sum(dim=1)
+    loss = (1.0 - alpha) * ce_loss + alpha * skd_loss if alpha > 0 else ce_loss
+
+    def reduce(values: Tensor) -> Tensor:
+        if reduction == "sum":
+            return values.sum()
+        if not_ignored is None:
+            return values
+        return values.new_zeros(not_ignored.shape).masked_scatter(not_ignored, values)
+
+    return SelfKDLoss(
+        loss=reduce(loss),
+        ce_loss=reduce(ce_loss),
+        nll_loss=reduce(nll_loss),
+        skd_loss=reduce(skd_loss),
+        statistics=_statistics(logits.detach(), target, q),
+    )

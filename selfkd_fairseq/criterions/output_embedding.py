@@ -1,0 +1,73 @@
+"""Find the decoder's output embedding matrix, or say clearly that there is none."""
+
+from typing import NamedTuple, Optional
+
+from fairseq.models.lstm import LSTMDecoder
+from fairseq.models.transformer import TransformerDecoderBase
+from torch import Tensor, nn
+
+__all__ = ["OutputEmbedding", "UnsupportedModelError", "find_output_embedding"]
+
+
+class UnsupportedModelError(RuntimeError):
+    """The model has no single output embedding matrix that soft targets could come from."""
+
+
+class OutputEmbedding(NamedTuple):
+    """The matrix right below the softmax: ``logits = features @ weight.T + bias``.
+
+    Attributes:
+        weight: (V, d), the parameter itself (shared with the input embedding when tied).
+        bias: (V,) parameter, or None.
+    """
+
+    weight: Tensor
+    bias: Optional[Tensor]
+
+
+def _unsupported(model: nn.Module, why: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"self_kd cannot take soft targets from {type(model).__name__}: {why}. What works: models with one plain "
+        "output matrix, that is fairseq's transformer, transformer_lm, lstm and lstm_lm, tied or untied, "
+        "without --adaptive-softmax-cutoff and without --ddp-backend fully_sharded."
+    )
+
+
+def find_output_embedding(model: nn.Module) -> OutputEmbedding:
+    """The output embedding of a fairseq model.
+
+    Recognised are decoders whose ``output_layer`` is fairseq's own Transformer or LSTM one, so that the matrix
+    returned here is certain to be the one that makes the logits; and any decoder with a method
+    ``output_embedding()`` that returns ``(weight, bias)``, for models that are written with this plugin in mind.
+
+    Args:
+        model: a fairseq model, possibly wrapped for data-parallel training.
+
+    Returns:
+        :class:`OutputEmbedding`; the tensors are the model's own parameters.
+
+    Raises:
+        UnsupportedModelError: the model has no such matrix; the message names the model and what would work.
+    """
+    inner = model
+    while hasattr(inner, "module"):  # data-parallel wrappers, so that an error names the model itself
+        inner = inner.module
+    if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
+        raise _unsupported(inner, "its weights are sharded (fully_sharded)")
+    decoder = getattr(inner, "decoder", None)
+    if decoder is None:
+        raise _unsupported(inner, "it has no decoder")
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        raise _unsupported(inner, "its adaptive softmax has no single output matrix")
+    if hasattr(decoder, "output_embedding"):
+        return OutputEmbedding(*decoder.output_embedding())
+    output_layer = getattr(type(decoder), "output_layer", None)
+    if output_layer is TransformerDecoderBase.output_layer:
+        projection = decoder.output_projection
+        if isinstance(projection, nn.Linear):
+            return OutputEmbedding(projection.weight, projection.bias)
+    elif output_layer is LSTMDecoder.output_layer:
+        if decoder.share_input_output_embed:
+            return OutputEmbedding(decoder.embed_tokens.weight, None)
+        return OutputEmbedding(decoder.fc_out.weight, decoder.fc_out.bias)
+    raise _unsupported(inner, f"the output layer of {type(decoder).__name__} is not known to be one matrix")

@@ -1,0 +1,195 @@
+"""The criterion ``self_kd``: fairseq's label-smoothed cross-entropy plus self-knowledge distillation."""
+
+import math
+from dataclasses import dataclass, field
+
+from fairseq import utils
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+)
+from fairseq.logging import metrics
+
+from ..core.alpha_schedule import alpha_at_update
+from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
+from ..core.soft_targets import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
+from .output_embedding import find_output_embedding
+from .update_number import pass_update_number_to_criterion
+
+__all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
+
+
+@dataclass
+class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    """Options of ``self_kd``, on top of those of ``label_smoothed_cross_entropy``."""
+
+    skd_alpha: float = field(
+        default=0.5,
+        metadata={"help": "cap of alpha, the weight of the distillation term, in [0, 1]; 0 trains without it"},
+    )
+    skd_warmup_updates: int = field(
+        default=4000,
+        metadata={"help": "alpha rises linearly from 0 to its cap over this many updates; 0: at the cap at once"},
+    )
+    skd_support: str = field(
+        default="predicted",
+        metadata={"help": f"words that share probability with the target: {', '.join(SUPPORTS)}"},
+    )
+    skd_support_size: int = field(
+        default=1,
+        metadata={"help": "number of words in the support beside the target"},
+    )
+    skd_temperature: float = field(
+        default=1.0,
+        metadata={"help": "temperature of the soft targets, above 0; larger means flatter"},
+    )
+    skd_temperature_scale: str = field(
+        default="relative",
+        metadata={
+            "help": f"unit of the temperature: {', '.join(TEMPERATURE_SCALES)} "
+            "(relative: the root mean square distance of two rows of the output embedding matrix)"
+        },
+    )
+    skd_min_target_prob: float = field(
+        default=0.5,
+        metadata={"help": "floor of the target word's own soft-target probability, in [0, 1]"},
+    )
+
+
+@register_criterion("self_kd", dataclass=SelfKDCriterionConfig)
+class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
+    """Cross-entropy and self-knowledge distillation (Hahn and Choi, RANLP 2019, arXiv 1908.01851).
+
+    The training loss is ``(1 - alpha) L_CE + alpha L_SKD``, a sum over tokens in nats, where L_CE is fairseq's
+    own label-smoothed cross-entropy and alpha a pure function of the update number. In validation ``loss`` is
+    L_CE whatever alpha is, so that the best checkpoint does not depend on the schedule. ``nll_loss`` and
+    ``ppl`` never contain the distillation term. The log-softmax is taken in float32 (float64 for a float64
+    model); no gradient flows through the soft targets.
+
+    Args:
+        cfg: :class:`SelfKDCriterionConfig`.
+        task: the fairseq task; its ``train_step`` will tell this criterion the update number.
+
+    Raises:
+        ValueError: an option is out of its range (a fairseq command line shows it as one line).
+    """
+
+    def __init__(self, cfg: SelfKDCriterionConfig, task):
+        super().__init__(
+            task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy
+        )
+        self.alpha_max = cfg.skd_alpha
+        self.warmup_updates = cfg.skd_warmup_updates
+        self.options = SoftTargetOptions(
+            support=cfg.skd_support,
+            support_size=cfg.skd_support_size,
+            temperature=cfg.skd_temperature,
+            temperature_scale=cfg.skd_temperature_scale,
+            min_target_prob=cfg.skd_min_target_prob,
+        )
+        dictionary = task.target_dictionary
+        self.options.check(vocabulary_size=len(dictionary))
+        self.excluded = (dictionary.pad(), dictionary.bos())
+        if not 0.0 <= self.eps < 1.0:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.eps}")
+        self.set_num_updates(0)
+        pass_update_number_to_criterion(task)
+
+    @classmethod
+    def build_criterion(cls, cfg: SelfKDCriterionConfig, task):
+        """Construct the criterion for a fairseq command line: a bad option ends it with one line.
+
+        Raises:
+            SystemExit: an option is out of its range.
+        """
+        try:
+            return cls(cfg, task)
+        except ValueError as error:
+            raise SystemExit(f"self_kd: {error}") from None
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Set alpha for the update after ``num_updates`` optimizer updates. fairseq's trainer needs no such call."""
+        self.alpha = alpha_at_update(
+            num_updates, alpha_max=self.alpha_max, warmup_updates=self.warmup_updates
+        )
+
+    def forward(self, model, sample, reduce=True):
+        """Loss of one batch, as every fairseq criterion returns it.
+
+        Args:
+            model: a fairseq model; in training mode the distillation term is part of the loss.
+            sample: a batch with ``net_input``, ``target`` (B, T), ``ntokens``.
+            reduce: sum over tokens; if False, loss and nll_loss are (B * T,), 0 at padding.
+
+        Returns:
+            (loss in nats, sample size that fairseq divides by, logging outputs, all of them sums)
+
+        Raises:
+            UnsupportedModelError: the model has no single output embedding matrix.
+        """
+        embedding = find_output_embedding(model)
+        net_output = model(**sample["net_input"])
+        result = self._loss(model, net_output, sample, embedding.weight, reduce)
+        loss = result.loss if model.training else result.ce_loss
+        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        statistics = result.statistics
+        logging_output = {
+            "loss": loss.data,
+            "nll_loss": result.nll_loss.data,
+            "skd_loss": result.skd_loss.data,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["target"].size(0),
+            "sample_size": sample_size,
+            "skd_ntokens": statistics.ntokens.data,
+            "skd_target_prob": statistics.target_prob.data,
+            "skd_distance": statistics.distance.data,
+            "skd_num_pairs": statistics.num_pairs.data,
+        }
+        if model.training:
+            # A sum like all others, so that workers and batches of one update can be added up.
+            logging_output["alpha"] = self.alpha
+            logging_output["skd_num_batches"] = 1
+        if self.report_accuracy:
+            logging_output["n_correct"] = utils.item(statistics.n_correct)
+            logging_output["total"] = utils.item(statistics.ntokens)
+        return loss, sample_size, logging_output
+
+    def _loss(self, model, net_output, sample, weight, reduce) -> SelfKDLoss:
+        logits = net_output[0]
+        target = model.get_targets(sample, net_output)
+        if self.ignore_prefix_size > 0:
+            logits = logits[:, self.ignore_prefix_size :]
+            target = target[:, self.ignore_prefix_size :]
+        return self_kd_loss_from_logits(
+            logits.reshape(-1, logits.size(-1)),
+            weight,
+            target.reshape(-1),
+            alpha=self.alpha,
+            options=self.options,
+            label_smoothing=self.eps,
+            ignore_index=self.padding_idx,
+            excluded=self.excluded,
+            reduction="sum" if reduce else "none",
+        )
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
+        """Aggregate logging outputs: losses in bits per token (base 2) as fairseq logs them, the rest as means."""
+        super().reduce_metrics(logging_outputs)
+
+        def total(key):
+            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
+
+        ntokens = total("ntokens")
+        if ntokens > 0:
+            metrics.log_scalar("skd_loss", total("skd_loss") / ntokens / math.log(2), ntokens, round=3)
+        skd_ntokens, num_pairs = total("skd_ntokens"), total("skd_num_pairs")
+        if skd_ntokens > 0:
+            metrics.log_scalar("skd_target_prob", total("skd_target_prob") / skd_ntokens, skd_ntokens, round=4)
+        if num_pairs > 0:
+            metrics.log_scalar("skd_distance", total("skd_distance") / num_pairs, num_pairs, round=4)
+        num_batches = total("skd_num_batches")
+        if num_batches > 0:
+            # Weight 0 as for lr: show the latest value, not the mean of an epoch.
+            metrics.log_scalar("alpha", total("alpha") / num_batches, weight=0, round=5)

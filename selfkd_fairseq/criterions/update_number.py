@@ -1,0 +1,39 @@
+"""Tell a criterion how many updates have been done, with any stock fairseq task and model.
+
+fairseq passes the update number to ``task.train_step`` and to the modules of the model, but not to the criterion.
+A criterion that counts its own calls would be wrong under ``--update-freq`` and after a resume, so the number is
+taken where fairseq itself hands it over: the task's ``train_step`` is wrapped, once per task object.
+"""
+
+import functools
+
+from .output_embedding import UnsupportedModelError
+
+__all__ = ["pass_update_number_to_criterion"]
+
+
+def pass_update_number_to_criterion(task) -> None:
+    """Make ``task.train_step`` call ``criterion.set_num_updates(update_num)`` before it does its work.
+
+    Any criterion without ``set_num_updates`` is left alone. Calling this again for the same task changes nothing.
+    An :class:`UnsupportedModelError` ends the program with its one line instead of a traceback, before fairseq
+    writes a crash checkpoint.
+
+    Args:
+        task: a fairseq task, the one that the trainer will use.
+    """
+    train_step = task.train_step
+    if getattr(train_step, "passes_update_number", False):
+        return
+
+    @functools.wraps(train_step)
+    def train_step_with_update_number(sample, model, criterion, optimizer, update_num, *args, **kwargs):
+        if hasattr(criterion, "set_num_updates"):
+            criterion.set_num_updates(update_num)
+        try:
+            return train_step(sample, model, criterion, optimizer, update_num, *args, **kwargs)
+        except UnsupportedModelError as error:
+            raise SystemExit(str(error)) from None
+
+    train_step_with_update_number.passes_update_number = True
+    task.train_step = train_step_with_update_number

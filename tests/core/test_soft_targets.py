@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+
+from selfkd_fairseq.core import SoftTargetOptions, rms_distance, soft_targets
+from tests.definition import soft_target_row
+
+# Rows at 0, 3, 4, 5 and 12 from row 0, so that every distance to it can be read off.
+WEIGHT = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0], [3.0, 4.0], [12.0, 0.0]], dtype=torch.float64)
+
+
+def scores_that_predict(words, vocabulary=5):
+    scores = torch.zeros(len(words), vocabulary, dtype=torch.float64)
+    scores[torch.arange(len(words)), torch.tensor(words)] = 1.0
+    return scores
+
+
+def test_two_words_by_hand_absolute():
+    # target 0, prediction 1 at distance 3, tau = 2: q_target = sigmoid(3 / 2) = 0.817574476193644
+    options = SoftTargetOptions(temperature=2.0, temperature_scale="absolute")
+    q = soft_targets(scores_that_predict([1]), WEIGHT, torch.tensor([0]), options)
+    assert q.indices.tolist() == [[0, 1]]
+    assert q.distances.tolist() == [[0.0, 3.0]]
+    assert q.probs.tolist()[0] == pytest.approx([0.8175744761936437, 0.1824255238063563], abs=1e-15)
+
+
+def test_two_words_by_hand_relative():
+    # mean ||w||^2 = (0 + 9 + 16 + 25 + 144) / 5 = 38.8, mean w = (3.6, 1.6), ||mean||^2 = 15.52,
+    # D_rms = sqrt(2 * 23.28) = 6.823488843692793; target 0, prediction 3 at distance 5, tau = 0.5
+    assert rms_distance(WEIGHT).item() == pytest.approx(6.823488843692793, abs=1e-14)
+    q = soft_targets(scores_that_predict([3]), WEIGHT, torch.tensor([0]), SoftTargetOptions(temperature=0.5))
+    expected = 1 / (1 + math.exp(-5 / (0.5 * 6.823488843692793)))
+    assert q.probs.tolist()[0] == pytest.approx([expected, 1 - expected], abs=1e-15)
+
+
+def test_predicted_target_is_one_hot():
+    q = soft_targets(scores_that_predict([2]), WEIGHT, torch.tensor([2]), SoftTargetOptions())
+    assert q.probs.tolist() == [[1.0, 0.0]]
+    assert q.valid.tolist() == [[True, False]]
+
+
+def test_rms_distance_is_that_of_all_pairs_of_rows():
+    weight = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 100.0
+    pairs = [(a - b).pow(2).sum().item() for a in weight for b in weight]
+    assert rms_distance(weight).item() == pytest.approx(math.sqrt(sum(pairs) / len(pairs)), rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("scale", ["relative", "absolute"])
+@pytest.mark.parametrize("floor", [0.0, 0.5, 0.9, 1.0])
+def test_equals_the_definition(n, scale, floor):
+    generator = torch.Generator().manual_seed(n)
+    weight = torch.randn(11, 4, dtype=torch.float64, generator=generator)
+    scores = torch.randn(40, 11, dtype=torch.float64, generator=generator)
+    target = torch.randint(0, 11, (40,), generator=generator)
+    q = soft_targets(scores, weight, target, SoftTargetOptions("predicted", n, 0.7, scale, floor), excluded=(0, 1))
+    assert q.probs.sum(dim=1).tolist() == pytest.approx([1.0] * 40, abs=1e-14)
+    for i in range(40):
+        expected = soft_target_row(
+            scores[i].tolist(), weight.numpy(), int(target[i]),
+            n=n, tau=0.7, relative=scale == "relative", floor=floor, excluded={0, 1},
+        )
+        found = {int(k): float(p) for k, p, v in zip(q.indices[i], q.probs[i], q.valid[i]) if v}
+        assert found == pytest.approx(expected, abs=1e-14)
+        assert set(found) == set(expected)
+        assert found[int(target[i])] >= floor - 1e-15
+
+
+def test_excluded_words_are_only_ever_targets():
+    scores = torch.tensor([[9.0, 8.0, 1.0, 2.0, 3.0]] * 5, dtype=torch.float64)
+    target = torch.arange(5)
+    # n = 4 asks for more words than are left: the rest of the columns must be invalid, not padding.
+    q = soft_targets(scores, WEIGHT, target, SoftTargetOptions(support_size=4, min_target_prob=0.0), excluded=(0, 1))
+    for i in range(5):
+        words = {int(k) for k, v in zip(q.indices[i], q.valid[i]) if v}
+        assert words == {i, 2, 3, 4}
+        assert all(float(p) == 0.0 for p, v in zip(q.probs[i], q.valid[i]) if not v)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 7.0, 1e4])
+def test_relative_temperature_ignores_the_scale_of_the_embedding(factor):
+    scores, target = scores_that_predict([1, 2, 4]), torch.tensor([0, 1, 3])
+    plain = soft_targets(scores, WEIGHT, target, SoftTargetOptions()).probs
+    scaled = soft_targets(scores, WEIGHT * factor, target, SoftTargetOptions()).probs
+    assert torch.allclose(plain, scaled, atol=1e-14, rtol=0)
+
+
+def test_equal_rows_give_equal_shares():
+    weight = torch.full((6, 3), 2.5)
+    scores, target = torch.arange(6.0).expand(1, 6), torch.tensor([0])  # the target is the least probable word
+    q = soft_targets(scores, weight, target, SoftTargetOptions(support_size=3, min_target_prob=0.0))
+    assert q.probs.tolist() == [[0.25, 0.25, 0.25, 0.25]]
+    q = soft_targets(scores, weight, target, SoftTargetOptions(support_size=3))
+    assert q.probs[0].tolist() == pytest.approx([0.5, 1 / 6, 1 / 6, 1 / 6])  # the floor decides
+
+
+def test_nearer_words_get_more():
+    scores = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+    q = soft_targets(scores, WEIGHT, torch.tensor([0]), SoftTargetOptions(support_size=4))
+    order = q.distances[0].argsort()
+    assert q.distances[0][order].tolist() == [0.0, 3.0, 4.0, 5.0, 12.0]
+    probs = q.probs[0][order].tolist()
+    assert probs == sorted(probs, reverse=True) and len(set(probs)) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_are_reduced_in_float32(dtype):
+    q = soft_targets(scores_that_predict([1, 3]), WEIGHT.to(dtype), torch.tensor([0, 0]), SoftTargetOptions())
+    exact = soft_targets(scores_that_predict([1, 3]), WEIGHT, torch.tensor([0, 0]), SoftTargetOptions())
+    assert q.probs.dtype == torch.float32
+    # These rows are exact in half precision, so only float32 rounding is left.
+    assert torch.allclose(q.probs.double(), exact.probs, atol=1e-6, rtol=0)
+
+
+def test_no_gradient_flows_through_soft_targets():
+    weight = WEIGHT.clone().requires_grad_()
+    scores = scores_that_predict([1]).requires_grad_()
+    q = soft_targets(scores, weight, torch.tensor([0]), SoftTargetOptions())
+    assert not q.probs.requires_grad and not q.distances.requires_grad
+
+
+def test_nan_in_the_embedding_is_not_hidden():
+    weight = WEIGHT.clone()
+    weight[1, 0] = math.nan
+    q = soft_targets(scores_that_predict([1]), weight, torch.tensor([0]), SoftTargetOptions())
+    assert q.probs.isnan().any()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(support="nearby"), "support must be one of predicted, got 'nearby'"),
+        (dict(support_size=0), "support_size must be at least 1, got 0"),
+        (dict(support_size=5), "support_size must be less than the vocabulary size 5, got 5"),
+        (dict(temperature=0.0), "temperature must be above 0 and finite, got 0.0"),
+        (dict(temperature=math.inf), "temperature must be above 0 and finite, got inf"),
+        (dict(temperature=math.nan), "temperature must be above 0 and finite, got nan"),
+        (dict(temperature_scale="log"), "temperature_scale must be one of relative, absolute, got 'log'"),
+        (dict(min_target_prob=-0.1), "min_target_prob must be in [0, 1], got -0.1"),
+        (dict(min_target_prob=1.1), "min_target_prob must be in [0, 1], got 1.1"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError) as error:
+        SoftTargetOptions(**options).check(vocabulary_size=5)
+    assert str(error.value) == message
