@@ -1,0 +1,36 @@
+"""Fixtures that several test folders share."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import fairseq_setup
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder with the real corpora, which lies beside the checkout; without it the test is skipped."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real corpora in ../shared/data, which is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_translation(tmp_path_factory):
+    """A binarised toy translation corpus (source `src`, target `tgt`, joined dictionary)."""
+    return fairseq_setup.binarise_translation(tmp_path_factory.mktemp("tiny_translation"))
+
+
+@pytest.fixture(scope="session")
+def tiny_language_model(tmp_path_factory):
+    """A binarised toy monolingual corpus."""
+    return fairseq_setup.binarise_language_model(tmp_path_factory.mktemp("tiny_language_model"))

@@ -1,0 +1,239 @@
+"""The criterion on real fairseq models: against fairseq's own criterion, and against the definition."""
+
+import copy
+
+import pytest
+import torch
+from fairseq.trainer import Trainer
+
+from tests import definition
+from tests.fairseq_setup import (
+    NO_DROPOUT,
+    TINY_LSTM,
+    TINY_LSTM_LM,
+    TINY_TRANSFORMER,
+    TINY_TRANSFORMER_LM,
+    batches,
+    build,
+)
+
+MODELS = {
+    "transformer untied": ("translation", [*TINY_TRANSFORMER, *NO_DROPOUT]),
+    "transformer tied": ("translation", [*TINY_TRANSFORMER, *NO_DROPOUT, "--share-all-embeddings"]),
+    "lstm with bias": ("translation", [*TINY_LSTM, *NO_DROPOUT]),
+    "lstm tied": ("translation", [*TINY_LSTM, *NO_DROPOUT, "--share-decoder-input-output-embed"]),
+    "transformer_lm": ("lm", [*TINY_TRANSFORMER_LM, *NO_DROPOUT]),
+    "lstm_lm": ("lm", [*TINY_LSTM_LM, *NO_DROPOUT]),
+    "lstm_lm tied": ("lm", [*TINY_LSTM_LM, *NO_DROPOUT, "--share-decoder-input-output-embed"]),
+}
+
+
+@pytest.fixture
+def data(request):
+    return {
+        "translation": lambda: request.getfixturevalue("tiny_translation"),
+        "lm": lambda: request.getfixturevalue("tiny_language_model"),
+    }
+
+
+def gradients(model, criterion, sample, **arguments):
+    model.zero_grad()
+    model.train()
+    loss, sample_size, logging_output = criterion(model, sample, **arguments)
+    loss.sum().backward()
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return loss.detach(), sample_size, logging_output, grads
+
+
+def assert_close(found, expected, tolerance):
+    assert found.keys() == expected.keys()
+    largest = max(gradient.abs().max().item() for gradient in expected.values())
+    for name in expected:
+        # The bias of a key projection has gradient 0 by construction: nothing to be relative to but the others.
+        scale = expected[name].abs().max().clamp_min(1e-3 * largest)
+        assert ((found[name] - expected[name]).abs().max() / scale).item() < tolerance, name
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("extra", [[], ["--label-smoothing", "0.1", "--report-accuracy"], ["--sentence-avg"]])
+def test_alpha_zero_is_fairseqs_own_criterion(name, extra, data):
+    corpus, flags = MODELS[name]
+    ours = build(data[corpus](), *flags, "--criterion", "self_kd", "--skd-alpha", "0", *extra)
+    theirs = build(data[corpus](), *flags, "--criterion", "label_smoothed_cross_entropy", *extra)
+    for sample in batches(ours)[:2]:
+        loss, size, logged, grads = gradients(ours.model, ours.criterion, sample)
+        # The same model object, so that the two differ in the criterion alone.
+        loss_, size_, logged_, grads_ = gradients(ours.model, theirs.criterion, sample)
+        assert loss.item() == pytest.approx(loss_.item(), rel=2e-6)
+        assert size == size_
+        assert_close(grads, grads_, 2e-6)
+        for key in logged_:
+            assert float(logged[key]) == pytest.approx(float(logged_[key]), rel=2e-6), key
+
+
+def test_ignore_prefix_size_and_unreduced_loss(tiny_translation):
+    flags = [*TINY_TRANSFORMER, *NO_DROPOUT, "--label-smoothing", "0.1", "--ignore-prefix-size", "2"]
+    ours = build(tiny_translation, *flags, "--criterion", "self_kd", "--skd-alpha", "0")
+    theirs = build(tiny_translation, *flags, "--criterion", "label_smoothed_cross_entropy")
+    sample = batches(ours)[0]
+    loss, *_ = gradients(ours.model, ours.criterion, sample)
+    loss_, *_ = gradients(ours.model, theirs.criterion, sample)
+    assert loss.item() == pytest.approx(loss_.item(), rel=2e-6)
+    unreduced, *_ = gradients(ours.model, ours.criterion, sample, reduce=False)
+    unreduced_, *_ = gradients(ours.model, theirs.criterion, sample, reduce=False)
+    assert torch.allclose(unreduced.view(-1), unreduced_.view(-1), rtol=2e-6, atol=1e-6)
+
+
+def record_losses(criterion):
+    """Keep what every call of the criterion returns: fairseq's meters round."""
+    recorded, forward = [], criterion.forward
+
+    def forward_and_record(*args, **kwargs):
+        result = forward(*args, **kwargs)
+        recorded.append(result[2])
+        return result
+
+    criterion.forward = forward_and_record
+    return recorded
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("name", ["transformer untied", "transformer tied", "lstm with bias", "lstm_lm tied"])
+def test_trainer_equals_the_definition_in_float64(name, alpha, data):
+    corpus, flags = MODELS[name]
+    setup = build(
+        data[corpus](), *flags, "--criterion", "self_kd", "--label-smoothing", "0.1", "--clip-norm", "0",
+        "--skd-alpha", str(alpha), "--skd-warmup-updates", "0", "--skd-support-size", "3", "--skd-temperature", "0.6",
+    )  # fmt: skip
+    setup.model.double()
+    sample = batches(setup)[0]
+    dictionary = setup.task.target_dictionary
+    twin = copy.deepcopy(setup.model).train()
+    logits = twin(**sample["net_input"])[0]
+    logits = logits.view(-1, logits.size(-1))
+    decoder = twin.decoder
+    if "lstm" not in name:
+        weight = decoder.output_projection.weight
+    else:
+        weight = decoder.embed_tokens.weight if "tied" in name else decoder.fc_out.weight
+    sums, gradient = definition.losses(
+        logits.detach().numpy(), weight.detach().numpy(), sample["target"].view(-1),
+        alpha=alpha, label_smoothing=0.1, pad=dictionary.pad(), excluded=(dictionary.bos(),),
+        n=3, tau=0.6, relative=True, floor=0.5,
+    )  # fmt: skip
+    logits.backward(torch.from_numpy(gradient))
+
+    recorded = record_losses(setup.criterion)
+    trainer = Trainer(setup.cfg, setup.task, setup.model, setup.criterion)
+    trainer.reset_dummy_batch(sample)
+    # fairseq takes the norm of gradients in float32, which recent torch refuses for a float64 model.
+    trainer.clip_grad_norm = lambda clip_norm: torch.tensor(1.0)
+    trainer.train_step([sample])
+    found = [recorded[0][key].item() for key in ("loss", "nll_loss", "skd_loss")]
+    assert found == pytest.approx([sums[0], sums[2], sums[3]], rel=1e-12)
+    expected = {n: p.grad / sample["ntokens"] for n, p in twin.named_parameters() if p.grad is not None}
+    grads = {n: p.grad for n, p in setup.model.named_parameters() if p.grad is not None}
+    assert_close(grads, expected, 1e-12)
+
+
+def test_validation_loss_is_cross_entropy_whatever_alpha_is(tiny_translation):
+    flags = [*TINY_TRANSFORMER, "--label-smoothing", "0.1", "--skd-warmup-updates", "0"]
+    setups = [build(tiny_translation, *flags, "--criterion", "self_kd", "--skd-alpha", a) for a in ("0", "0.5", "1")]
+    stock = build(tiny_translation, *flags[:-2], "--criterion", "label_smoothed_cross_entropy")
+    sample = batches(setups[0])[0]
+    model = setups[0].model
+    logged = [setup.task.valid_step(sample, model, setup.criterion)[2] for setup in setups]
+    expected = stock.task.valid_step(sample, model, stock.criterion)[2]
+    assert len({log["loss"].item() for log in logged}) == 1
+    assert logged[0]["loss"].item() == pytest.approx(expected["loss"].item(), rel=2e-6)
+    assert logged[0]["nll_loss"].item() == pytest.approx(expected["nll_loss"].item(), rel=2e-6)
+    assert "alpha" not in logged[0]
+
+
+def test_alpha_counts_updates_not_batches_and_is_logged(tiny_translation):
+    setup = build(
+        tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", "--skd-alpha", "0.8",
+        "--skd-warmup-updates", "4", "--update-freq", "3",
+    )  # fmt: skip
+    recorded = record_losses(setup.criterion)
+    trainer = Trainer(setup.cfg, setup.task, setup.model, setup.criterion)
+    sample = batches(setup)[0]
+    trainer.reset_dummy_batch(sample)
+    printed = [trainer.train_step([sample] * 3)["alpha"] for _ in range(6)]
+    assert [log["alpha"] for log in recorded] == [a for a in (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 0.8) for _ in "123"]
+    assert printed == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8])
+
+
+def test_update_number_reaches_the_criterion_after_a_resume(tiny_translation, tmp_path):
+    flags = [*TINY_TRANSFORMER, "--criterion", "self_kd", "--skd-alpha", "1", "--skd-warmup-updates", "10"]
+
+    def trainer_and_sample():
+        setup = build(tiny_translation, *flags)
+        trainer = Trainer(setup.cfg, setup.task, setup.model, setup.criterion)
+        sample = batches(setup)[0]
+        trainer.reset_dummy_batch(sample)
+        return trainer, sample
+
+    first, sample = trainer_and_sample()
+    for _ in range(7):
+        first.train_step([sample])
+    first.consolidate_optimizer()
+    first.save_checkpoint(str(tmp_path / "checkpoint.pt"), {"train_iterator": {"epoch": 1, "iterations_in_epoch": 7}})
+    second, sample = trainer_and_sample()
+    second.load_checkpoint(str(tmp_path / "checkpoint.pt"))
+    assert second.train_step([sample])["alpha"] == pytest.approx(0.7)
+
+
+def test_wrapping_a_task_twice_changes_nothing(tiny_translation):
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd")
+    wrapped = setup.task.train_step
+    setup.task.build_criterion(setup.cfg.criterion)
+    assert setup.task.train_step is wrapped
+
+
+def test_logged_means(tiny_translation):
+    from fairseq.logging import metrics
+
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", "--report-accuracy")
+    logs = [
+        dict(loss=2.0, nll_loss=2.0, skd_loss=1.0, ntokens=4, nsentences=1, sample_size=4, skd_ntokens=4,
+             skd_target_prob=3.0, skd_distance=6.0, skd_num_pairs=3, alpha=0.25, skd_num_batches=1, n_correct=1, total=4),
+        dict(loss=4.0, nll_loss=4.0, skd_loss=2.0, ntokens=4, nsentences=1, sample_size=4, skd_ntokens=4,
+             skd_target_prob=3.0, skd_distance=2.0, skd_num_pairs=1, alpha=0.25, skd_num_batches=1, n_correct=2, total=4),
+    ]  # fmt: skip
+    with metrics.aggregate() as aggregated:
+        setup.criterion.reduce_metrics(logs)
+    values = aggregated.get_smoothed_values()
+    assert values["skd_loss"] == 0.541  # 3 / 8 nats in bits
+    assert values["nll_loss"] == 1.082
+    assert (values["skd_target_prob"], values["skd_distance"]) == (0.75, 2.0)
+    assert (values["alpha"], values["accuracy"]) == (0.25, 37.5)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--skd-alpha", "1.5"], "self_kd: alpha must be in [0, 1], got 1.5"),
+        (["--skd-alpha=-0.1"], "self_kd: alpha must be in [0, 1], got -0.1"),
+        (["--skd-alpha", "nan"], "self_kd: alpha must be in [0, 1], got nan"),
+        (["--skd-warmup-updates=-1"], "self_kd: warmup_updates must be at least 0, got -1"),
+        (["--skd-temperature", "0"], "self_kd: temperature must be above 0 and finite, got 0.0"),
+        (["--skd-min-target-prob", "1.01"], "self_kd: min_target_prob must be in [0, 1], got 1.01"),
+        (["--skd-support-size", "0"], "self_kd: support_size must be at least 1, got 0"),
+        (["--skd-support-size", "9999"], "self_kd: support_size must be less than the vocabulary size 64, got 9999"),
+        (["--skd-support", "nope"], "self_kd: support must be one of predicted, got 'nope'"),
+        (["--skd-temperature-scale", "x"], "self_kd: temperature_scale must be one of relative, absolute, got 'x'"),
+        (["--label-smoothing", "1"], "self_kd: label_smoothing must be in [0, 1), got 1.0"),
+    ],
+)
+def test_bad_options_end_with_one_line(flags, message, tiny_translation):
+    with pytest.raises(SystemExit) as error:
+        build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", *flags)
+    assert str(error.value) == message
+
+
+def test_constructor_raises_value_error(tiny_translation):
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd")
+    setup.cfg.criterion.skd_alpha = 2.0
+    with pytest.raises(ValueError, match="alpha must be in"):
+        type(setup.criterion)(setup.cfg.criterion, setup.task)

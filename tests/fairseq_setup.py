@@ -1,0 +1,119 @@
+"""Toy corpora and real fairseq objects for tests."""
+
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+SPLITS = {"train": 160, "valid": 24, "test": 12}
+
+
+def command(name):
+    """The console command of the environment that runs the tests, as a user would call it."""
+    path = shutil.which(name, path=str(Path(sys.executable).parent))
+    assert path is not None, f"{name} is not installed beside {sys.executable}"
+    return path
+
+
+def run(name, *arguments, cwd=ROOT, check=True, stdin=None):
+    """Run a console command; on an unexpected failure show the end of what it printed."""
+    done = subprocess.run(
+        [command(name), *map(str, arguments)], cwd=cwd, input=stdin, text=True, capture_output=True, check=False
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{name} failed with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+def _sentences(count, seed):
+    rng = random.Random(seed)
+    return [[rng.randrange(30) for _ in range(rng.randint(3, 9))] for _ in range(count)]
+
+
+def write_translation(folder):
+    """Text of a toy task: the target is the source in another alphabet, reversed."""
+    for seed, (split, count) in enumerate(SPLITS.items()):
+        sentences = _sentences(count, seed)
+        source = "".join(" ".join(f"s{w}" for w in s) + "\n" for s in sentences)
+        target = "".join(" ".join(f"t{w}" for w in reversed(s)) + "\n" for s in sentences)
+        (folder / f"{split}.src").write_text(source)
+        (folder / f"{split}.tgt").write_text(target)
+
+
+def binarise_translation(folder):
+    write_translation(folder)
+    run(
+        "fairseq-preprocess", "--source-lang", "src", "--target-lang", "tgt", "--joined-dictionary",
+        "--trainpref", folder / "train", "--validpref", folder / "valid", "--testpref", folder / "test",
+        "--destdir", folder / "bin",
+    )  # fmt: skip
+    return folder / "bin"
+
+
+def binarise_language_model(folder):
+    write_translation(folder)
+    run(
+        "fairseq-preprocess", "--only-source", "--trainpref", folder / "train.src",
+        "--validpref", folder / "valid.src", "--testpref", folder / "test.src", "--destdir", folder / "bin",
+    )  # fmt: skip
+    return folder / "bin"
+
+
+TINY_TRANSFORMER = (
+    "--arch transformer_multi30k --encoder-layers 1 --decoder-layers 1 --encoder-embed-dim 16 --decoder-embed-dim 16 "
+    "--encoder-ffn-embed-dim 16 --decoder-ffn-embed-dim 16 --encoder-attention-heads 2 --decoder-attention-heads 2"
+).split()
+TINY_TRANSFORMER_LM = (
+    "--task language_modeling --arch transformer_lm --decoder-layers 1 --decoder-embed-dim 16 "
+    "--decoder-ffn-embed-dim 16 --decoder-attention-heads 2 --tokens-per-sample 12"
+).split()
+TINY_LSTM = (
+    "--arch lstm --encoder-embed-dim 12 --encoder-hidden-size 12 --decoder-embed-dim 12 --decoder-hidden-size 12 "
+    "--decoder-out-embed-dim 12"
+).split()
+TINY_LSTM_LM = (
+    "--task language_modeling --arch lstm_lm --decoder-embed-dim 12 --decoder-hidden-size 12 "
+    "--decoder-out-embed-dim 12 --tokens-per-sample 12"
+).split()
+NO_DROPOUT = "--dropout 0".split()
+
+
+class Setup(NamedTuple):
+    """What fairseq-train makes before its first update."""
+
+    cfg: object
+    task: object
+    model: object
+    criterion: object
+
+
+def build(data, *flags, split="train"):
+    """Build task, model and criterion from a fairseq-train command line, with the split loaded."""
+    from fairseq import options, utils
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.tasks import setup_task
+
+    parser = options.get_training_parser()
+    arguments = [
+        str(data), "--user-dir", str(ROOT / "selfkd_fairseq"), "--cpu", "--seed", "5", "--max-tokens", "200",
+        "--optimizer", "sgd", "--lr", "0.1", *flags,
+    ]  # fmt: skip
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
+    utils.set_torch_seed(cfg.common.seed)
+    task = setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    criterion = task.build_criterion(cfg.criterion)
+    task.load_dataset(split)
+    return Setup(cfg, task, model, criterion)
+
+
+def batches(setup, split="train"):
+    """The batches of a split as the trainer would see them."""
+    iterator = setup.task.get_batch_iterator(
+        setup.task.dataset(split), max_tokens=200, max_positions=(1024, 1024)
+        if setup.cfg.task._name == "translation" else 1024, seed=1,
+    )  # fmt: skip
+    return list(iterator.next_epoch_itr(shuffle=False))
