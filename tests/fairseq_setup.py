@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-SPLITS = {"train": 160, "valid": 24, "test": 12}
+SPLITS = {"train": 200, "valid": 24, "test": 12}
 
 
 def command(name):

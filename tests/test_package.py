@@ -1,0 +1,53 @@
+"""Packaging and layout."""
+
+import re
+import subprocess
+import sys
+
+import selfkd_fairseq
+
+
+def test_core_needs_neither_fairseq_nor_omegaconf(root, tmp_path):
+    # A meta-path finder that hides them, as on a machine where they are not installed.
+    script = (
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in {'fairseq', 'fairseq_cli', 'omegaconf', 'hydra'}:\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "import importlib.util\n"
+        "find_spec = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda n, *a: None if n == 'fairseq' else find_spec(n, *a)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "import torch\n"
+        "from selfkd_fairseq.core import self_kd_loss_from_logits\n"
+        "loss = self_kd_loss_from_logits(torch.zeros(2, 4), torch.eye(4), torch.tensor([1, 2]), alpha=0.5).loss\n"
+        "print(round(loss.item(), 4))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, text=True, capture_output=True, check=False)
+    assert done.stdout.strip() == "2.7726", done.stderr  # 2 ln 4
+
+
+def test_versions_agree(root):
+    assert re.fullmatch(r"\d+\.\d+\.\d+", selfkd_fairseq.__version__)
+    listed = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=root, text=True, capture_output=True, check=True
+    )
+    assert listed.stdout.strip().splitlines()[-1] == selfkd_fairseq.__version__
+    assert f"## {selfkd_fairseq.__version__}" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_pins_satisfy_the_ranges(root):
+    from packaging.requirements import Requirement
+
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = {Requirement(x).name.lower(): Requirement(x) for x in lines if x and not x.startswith("#")}
+    assert all(len(p.specifier) == 1 and str(p.specifier).startswith("==") for p in pins.values())
+    setup = (root / "setup.py").read_text(encoding="utf-8").split("extras_require")[0]
+    ranges = [Requirement(r) for r in re.findall(r"""^        ['"](.+?)['"],(?:$|\s)""", setup, re.MULTILINE)]
+    assert {"torch", "fairseq-fixed", "fairseq", "sacrebleu"} <= {r.name for r in ranges}
+    for requirement in ranges:
+        if requirement.name == "fairseq":
+            continue  # Python below 3.11 only
+        version = str(pins[requirement.name.lower()].specifier)[2:]
+        assert requirement.specifier.contains(version), requirement
