@@ -45,9 +45,7 @@ def losses(logits, weight, targets, *, alpha, label_smoothing=0.0, pad=None, exc
         # fairseq's label smoothing: 1 - eps on the target, eps / (V - 1) on every other word.
         smoothed = [eps_i] * vocabulary
         smoothed[target] = 1.0 - label_smoothing
-        q = soft_target_row(
-            [float(z) for z in logits[i]], weight, target, excluded={*excluded, pad}, **soft
-        )
+        q = soft_target_row([float(z) for z in logits[i]], weight, target, excluded={*excluded, pad}, **soft)
         ce = -sum(s * lp for s, lp in zip(smoothed, lprobs))
         skd = -sum(q[k] * lprobs[k] for k in q)
         sums += [(1 - alpha) * ce + alpha * skd, ce, -lprobs[target], skd]

@@ -78,7 +78,7 @@ TINY_LSTM_LM = (
     "--task language_modeling --arch lstm_lm --decoder-embed-dim 12 --decoder-hidden-size 12 "
     "--decoder-out-embed-dim 12 --tokens-per-sample 12"
 ).split()
-NO_DROPOUT = "--dropout 0".split()
+NO_DROPOUT = ["--dropout", "0"]
 
 
 class Setup(NamedTuple):

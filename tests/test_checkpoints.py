@@ -62,6 +62,6 @@ def test_fairseq_refuses_a_planted_checkpoint(tmp_path):
 
 
 def test_exactly_one_global_is_allowed():
-    assert checkpoints.CHECKPOINT_GLOBALS == (argparse.Namespace,)
+    assert (argparse.Namespace,) == checkpoints.CHECKPOINT_GLOBALS
     ours = [g for g in torch.serialization.get_safe_globals() if getattr(g, "__module__", "") == "argparse"]
     assert ours == [argparse.Namespace]

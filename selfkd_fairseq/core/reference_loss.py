@@ -67,9 +67,7 @@ def _statistics(logits: Tensor, target: Tensor, q: SoftTargets) -> Statistics:
 
 def _check(logits: Tensor, weight: Tensor, target: Tensor, alpha: float, label_smoothing: float) -> None:
     if logits.dim() != 2 or target.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits must be (N, V) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}"
-        )
+        raise ValueError(f"logits must be (N, V) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
     if weight.dim() != 2 or weight.size(0) != logits.size(1):
         raise ValueError(
             f"weight must be (V, d) with the V of logits, got {tuple(weight.shape)} and logits {tuple(logits.shape)}"

@@ -76,9 +76,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
     """
 
     def __init__(self, cfg: SelfKDCriterionConfig, task):
-        super().__init__(
-            task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy
-        )
+        super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.alpha_max = cfg.skd_alpha
         self.warmup_updates = cfg.skd_warmup_updates
         self.options = SoftTargetOptions(
@@ -110,9 +108,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def set_num_updates(self, num_updates: int) -> None:
         """Set alpha for the update after ``num_updates`` optimizer updates. fairseq's trainer needs no such call."""
-        self.alpha = alpha_at_update(
-            num_updates, alpha_max=self.alpha_max, warmup_updates=self.warmup_updates
-        )
+        self.alpha = alpha_at_update(num_updates, alpha_max=self.alpha_max, warmup_updates=self.warmup_updates)
 
     def forward(self, model, sample, reduce=True):
         """Loss of one batch, as every fairseq criterion returns it.

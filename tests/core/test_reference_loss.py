@@ -25,13 +25,28 @@ def batch(tokens=23, vocabulary=17, width=5, seed=0, dtype=torch.float64):
 def test_loss_and_gradient_equal_the_definition(alpha, label_smoothing, n):
     logits, weight, target = batch()
     result = self_kd_loss_from_logits(
-        logits, weight, target, alpha=alpha, options=SoftTargetOptions(support_size=n, temperature=0.8),
-        label_smoothing=label_smoothing, ignore_index=PAD, excluded=(BOS,),
+        logits,
+        weight,
+        target,
+        alpha=alpha,
+        options=SoftTargetOptions(support_size=n, temperature=0.8),
+        label_smoothing=label_smoothing,
+        ignore_index=PAD,
+        excluded=(BOS,),
     )
     result.loss.backward()
     sums, gradient = losses(
-        logits.detach().numpy(), weight.detach().numpy(), target, alpha=alpha, label_smoothing=label_smoothing,
-        pad=PAD, excluded=(BOS,), n=n, tau=0.8, relative=True, floor=0.5,
+        logits.detach().numpy(),
+        weight.detach().numpy(),
+        target,
+        alpha=alpha,
+        label_smoothing=label_smoothing,
+        pad=PAD,
+        excluded=(BOS,),
+        n=n,
+        tau=0.8,
+        relative=True,
+        floor=0.5,
     )
     found = [result.loss, result.ce_loss, result.nll_loss, result.skd_loss]
     assert [v.item() for v in found] == pytest.approx(list(sums), rel=1e-13)
@@ -45,8 +60,13 @@ def test_statistics_are_sums_over_the_tokens_that_count():
     logits = torch.tensor([[0, 0, 0, 5.0, 0], [0, 0, 5.0, 0, 0], [0, 0, 0, 0, 5.0]])
     target = torch.tensor([2, 2, PAD])
     result = self_kd_loss_from_logits(
-        logits, weight, target, alpha=0.5, options=SoftTargetOptions(temperature_scale="absolute"),
-        ignore_index=PAD, excluded=(BOS,),
+        logits,
+        weight,
+        target,
+        alpha=0.5,
+        options=SoftTargetOptions(temperature_scale="absolute"),
+        ignore_index=PAD,
+        excluded=(BOS,),
     )
     statistics = result.statistics
     assert (int(statistics.ntokens), int(statistics.n_correct), int(statistics.num_pairs)) == (2, 1, 1)
@@ -91,9 +111,7 @@ def test_gradcheck():
 def test_half_precision_is_reduced_in_float32():
     logits, weight, target = batch(tokens=200, vocabulary=101, dtype=torch.float32)
     half = self_kd_loss_from_logits(logits.half(), weight.half(), target, alpha=0.4, ignore_index=PAD)
-    same = self_kd_loss_from_logits(
-        logits.half().float(), weight.half().float(), target, alpha=0.4, ignore_index=PAD
-    )
+    same = self_kd_loss_from_logits(logits.half().float(), weight.half().float(), target, alpha=0.4, ignore_index=PAD)
     assert half.loss.dtype == torch.float32
     assert half.loss.item() == pytest.approx(same.loss.item(), rel=1e-6)
 
@@ -124,7 +142,10 @@ def test_nan_and_infinity_are_not_hidden(value, where):
             dict(weight=torch.zeros(16, 5)),
             "weight must be (V, d) with the V of logits, got (16, 5) and logits (23, 17)",
         ),
-        (dict(options=SoftTargetOptions(support_size=17)), "support_size must be less than the vocabulary size 17, got 17"),
+        (
+            dict(options=SoftTargetOptions(support_size=17)),
+            "support_size must be less than the vocabulary size 17, got 17",
+        ),
     ],
 )
 def test_bad_arguments_are_named(changes, message):

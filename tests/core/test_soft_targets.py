@@ -58,8 +58,14 @@ def test_equals_the_definition(n, scale, floor):
     assert q.probs.sum(dim=1).tolist() == pytest.approx([1.0] * 40, abs=1e-14)
     for i in range(40):
         expected = soft_target_row(
-            scores[i].tolist(), weight.numpy(), int(target[i]),
-            n=n, tau=0.7, relative=scale == "relative", floor=floor, excluded={0, 1},
+            scores[i].tolist(),
+            weight.numpy(),
+            int(target[i]),
+            n=n,
+            tau=0.7,
+            relative=scale == "relative",
+            floor=floor,
+            excluded={0, 1},
         )
         found = {int(k): float(p) for k, p, v in zip(q.indices[i], q.probs[i], q.valid[i]) if v}
         assert found == pytest.approx(expected, abs=1e-14)

@@ -33,7 +33,7 @@ def test_the_matrix_found_is_the_one_that_makes_the_logits(corpus, flags, reques
         features = model.decoder.extract_features(net_input["src_tokens"], None)[0]
     assert torch.allclose(nn.functional.linear(features, weight, bias), logits, atol=1e-6)
     assert any(weight is parameter for parameter in model.parameters())
-    assert (bias is not None) == (flags == TINY_LSTM or flags == TINY_LSTM_LM)
+    assert (bias is not None) == (flags in (TINY_LSTM, TINY_LSTM_LM))
 
 
 def test_adaptive_softmax_is_refused_by_name(tiny_language_model):

@@ -160,7 +160,9 @@ def test_alpha_counts_updates_not_batches_and_is_logged(tiny_translation):
     sample = batches(setup)[0]
     trainer.reset_dummy_batch(sample)
     printed = [trainer.train_step([sample] * 3)["alpha"] for _ in range(6)]
-    assert [log["alpha"] for log in recorded] == [a for a in (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 0.8) for _ in "123"]
+    assert [log["alpha"] for log in recorded] == [
+        a for a in (0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 0.8) for _ in "123"
+    ]
     assert printed == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8])
 
 
@@ -195,11 +197,14 @@ def test_logged_means(tiny_translation):
     from fairseq.logging import metrics
 
     setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", "--report-accuracy")
+    one = dict(ntokens=4, nsentences=1, sample_size=4, skd_ntokens=4, alpha=0.25, skd_num_batches=1, total=4)
     logs = [
-        dict(loss=2.0, nll_loss=2.0, skd_loss=1.0, ntokens=4, nsentences=1, sample_size=4, skd_ntokens=4,
-             skd_target_prob=3.0, skd_distance=6.0, skd_num_pairs=3, alpha=0.25, skd_num_batches=1, n_correct=1, total=4),
-        dict(loss=4.0, nll_loss=4.0, skd_loss=2.0, ntokens=4, nsentences=1, sample_size=4, skd_ntokens=4,
-             skd_target_prob=3.0, skd_distance=2.0, skd_num_pairs=1, alpha=0.25, skd_num_batches=1, n_correct=2, total=4),
+        dict(
+            one, loss=2.0, nll_loss=2.0, skd_loss=1.0, skd_target_prob=3.0, skd_distance=6.0, skd_num_pairs=3, n_correct=1
+        ),
+        dict(
+            one, loss=4.0, nll_loss=4.0, skd_loss=2.0, skd_target_prob=3.0, skd_distance=2.0, skd_num_pairs=1, n_correct=2
+        ),
     ]  # fmt: skip
     with metrics.aggregate() as aggregated:
         setup.criterion.reduce_metrics(logs)

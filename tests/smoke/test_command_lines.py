@@ -151,7 +151,9 @@ def test_bad_option_is_one_line_and_touches_no_checkpoint(straight, tiny_transla
     folder, flags = straight
     shutil.copytree(folder, tmp_path / "run")
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.pt")}
-    done = train(tiny_translation, tmp_path / "run", *flags, "--skd-temperature", "0", "--max-update", "50", check=False)
+    done = train(
+        tiny_translation, tmp_path / "run", *flags, "--skd-temperature", "0", "--max-update", "50", check=False
+    )
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1] == "self_kd: temperature must be above 0 and finite, got 0.0"
