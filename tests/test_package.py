@@ -1,6 +1,7 @@
 """Packaging and layout."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -51,3 +52,21 @@ def test_pins_satisfy_the_ranges(root):
             continue  # Python below 3.11 only
         version = str(pins[requirement.name.lower()].specifier)[2:]
         assert requirement.specifier.contains(version), requirement
+
+
+def test_wheel_holds_every_module_and_the_console_command(root, tmp_path):
+    import zipfile
+
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
+    source = tmp_path / "source"  # a copy, because setuptools leaves a build folder in the tree that it builds
+    shutil.copytree(root / "selfkd_fairseq", source / "selfkd_fairseq")
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(root / name, source)
+    subprocess.run(command, cwd=source, text=True, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(path.relative_to(root)) for path in (root / "selfkd_fairseq").rglob("*.py")}
+    assert modules <= names
+    assert not any(name.startswith(("tests/", "examples/")) for name in names)
+    (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+    assert b"selfkd-prepare = selfkd_fairseq.cli.prepare:main" in zipfile.ZipFile(wheel).read(entry_points)

@@ -1,0 +1,128 @@
+"""Files that appear under their final name only when they are whole, and the lock on a destination."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import IO, Any, Iterator, Sequence
+
+from .errors import PreparationError
+
+# Everything unfinished lies in this folder of the destination; a new run clears it.
+UNFINISHED = ".unfinished"
+# The workers of a run that was killed hold its lock for a moment longer.
+LOCK_SECONDS = 5.0
+
+
+def flush_to_disk(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(str(path), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(unfinished: Path, final: Path) -> None:
+    """Give a whole file, or a folder of whole files, its final name, in one step that cannot be half done."""
+    if unfinished.is_dir():
+        for child in unfinished.iterdir():
+            flush_to_disk(child)
+    flush_to_disk(unfinished)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(str(unfinished), str(final))
+    flush_to_disk(final.parent)
+
+
+@contextlib.contextmanager
+def write_whole(dest: Path, names: Sequence[str]) -> Iterator[list[IO[str]]]:
+    """Open text files (UTF-8, ``\\n`` ends) to be written together; publish them if the block ends well.
+
+    Args:
+        dest: the destination of the preparation, an existing folder.
+        names: paths of the files, relative to ``dest``.
+
+    Yields:
+        One open file per name. A block that raises publishes nothing.
+    """
+    folder = dest / UNFINISHED
+    folder.mkdir(exist_ok=True)
+    unfinished = [folder / name.replace("/", "+") for name in names]
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for path in unfinished]
+    for path, name in zip(unfinished, names):
+        publish(path, dest / name)
+
+
+def clear_unfinished(dest: Path) -> None:
+    """Remove what an interrupted run left unfinished in ``dest``, if anything."""
+    folder = dest / UNFINISHED
+    for patience in (0.1, 0.5, 2.0, None):
+        try:
+            if folder.exists():
+                shutil.rmtree(str(folder))
+            return
+        except OSError:
+            # The fairseq-preprocess of a run that was killed may write its last files at this very moment.
+            if patience is None:
+                raise
+            time.sleep(patience)
+
+
+def write_json(dest: Path, name: str, content: Any) -> None:
+    """Write ``dest/name`` as indented JSON with sorted keys, all or nothing."""
+    with write_whole(dest, [name]) as (file,):
+        file.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file that this package wrote (UTF-8, ends are ``\\n`` and nothing else), without their end."""
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield line.rstrip("\n")
+
+
+def count_lines(path: Path) -> int:
+    """Number of lines of a text file that this package wrote."""
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open folder; False if another process has kept it locked for :data:`LOCK_SECONDS`."""
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        except OSError as error:
+            # Some network file systems know no locks; there the user must not start two runs at once.
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                return True
+            raise
+
+
+@contextlib.contextmanager
+def sole_user(dest: Path) -> Iterator[None]:
+    """Hold ``dest`` (an existing folder) for this process; the system lets go of it however the process ends.
+
+    Raises:
+        PreparationError: another process holds it.
+    """
+    descriptor = os.open(str(dest), os.O_RDONLY)
+    try:
+        if not _lock(descriptor):
+            raise PreparationError(f"another selfkd-prepare is at work in {dest}")
+        yield
+    finally:
+        os.close(descriptor)

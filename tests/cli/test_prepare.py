@@ -1,0 +1,143 @@
+"""``selfkd-prepare`` as a command: options, messages, exit status. tests/data has what it does."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from selfkd_fairseq.cli import prepare as command
+from selfkd_fairseq.data.errors import PreparationError
+
+PAIR = ["multi30k", "--source", "en", "--target", "de"]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments of each call of the preparation, which itself does nothing."""
+    seen = []
+
+    def note(*arguments):
+        seen.append(arguments)
+        return Path("/data/bin")
+
+    monkeypatch.setattr(command, "prepare", note)
+    return seen
+
+
+def fail_with(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(command, "prepare", fail)
+
+
+def test_defaults_are_those_of_the_published_baseline(calls, capsys):
+    assert command.main([*PAIR, "--raw", "raw", "--dest", "dest"]) == 0
+    ((dataset, settings, origin, dest, workers, _),) = calls
+    assert dataset.name == "multi30k"
+    assert vars(settings) == {
+        "dataset": "multi30k", "source": "en", "target": "de", "lowercase": True, "bpe_merges": 10000,
+        "bpe_vocabulary_threshold": 0,
+    }  # fmt: skip
+    assert (origin.folder, origin.base_url) == (Path("raw"), None)
+    assert dest == Path("dest")
+    assert workers == os.cpu_count()
+    captured = capsys.readouterr()
+    assert captured.out == "/data/bin\n"
+    assert captured.err == ""
+
+
+def test_options_reach_the_preparation(calls):
+    options = ["--no-lowercase", "--bpe-merges", "77", "--bpe-vocabulary-threshold", "5", "--workers", "3"]
+    command.main(["multi30k", "--source", "fr", "--target", "cs", "--dest", "d", *options])
+    ((_, settings, origin, _, workers, _),) = calls
+    assert vars(settings) == {
+        "dataset": "multi30k", "source": "fr", "target": "cs", "lowercase": False, "bpe_merges": 77,
+        "bpe_vocabulary_threshold": 5,
+    }  # fmt: skip
+    assert workers == 3
+    assert origin.folder == Path("d/download")
+    assert origin.base_url == "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+
+
+def test_mirror_and_download_folder(calls):
+    command.main([*PAIR, "--dest", "d", "--base-url", "http://mirror/x", "--download-dir", "e", "--lowercase"])
+    ((_, settings, origin, _, _, _),) = calls
+    assert (origin.folder, origin.base_url) == (Path("e"), "http://mirror/x")
+    assert settings.lowercase is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: DATASET, --source, --target, --dest"),
+        (["multi30k", "--source", "en", "--dest", "d"], "the following arguments are required: --target"),
+        ([*PAIR, "--dest", "d", "--bpe-merges", "many"], "argument --bpe-merges: invalid int value: 'many'"),
+        ([*PAIR, "--dest", "d", "--bpe", "5"], "unrecognized arguments: --bpe 5"),
+    ],
+)
+def test_bad_options_are_one_line(calls, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"selfkd-prepare: error: {message} (see selfkd-prepare --help)\n"
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["iwslt14", *PAIR[1:], "--dest", "d"], "unknown dataset 'iwslt14'; known: multi30k"),
+        (
+            [*PAIR, "--dest", "d", "--raw", "r", "--base-url", "http://x/y"],
+            "--raw excludes --download-dir and --base-url",
+        ),
+        ([*PAIR, "--dest", "d", "--raw", "r", "--download-dir", "e"], "--raw excludes --download-dir and --base-url"),
+    ],
+)
+def test_impossible_options_are_one_line(calls, capsys, arguments, message):
+    assert command.main(arguments) == 1
+    assert capsys.readouterr().err == f"selfkd-prepare: error: {message}\n"
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PreparationError("that file is bad"), "that file is bad"),
+        (PreparationError("a name\nwith a line end"), "a name with a line end"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "Permission denied (/x/y)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device (while working on d)"),
+        (OSError("odd"), "odd (while working on d)"),
+        (MemoryError(), "out of memory; try fewer --workers"),
+    ],
+)
+def test_failures_are_one_line(monkeypatch, capsys, error, message):
+    fail_with(monkeypatch, error)
+    assert command.main([*PAIR, "--dest", "d"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"selfkd-prepare: error: {message}\n"
+    assert captured.out == ""
+
+
+def test_control_c(monkeypatch, capsys):
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert command.main([*PAIR, "--dest", "d"]) == 130
+    assert capsys.readouterr().err == "selfkd-prepare: interrupted; the same command goes on from here\n"
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    fail_with(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        command.main([*PAIR, "--dest", "d"])
+
+
+def test_help_documents_the_destination(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("bin/", "bpe/codes", "tok/", "raw/", "stamp.json", "selfkd-prepare.json", "bpe.codes", "--base-url"):
+        assert name in text
+    assert max(map(len, text.splitlines())) <= 120
