@@ -36,7 +36,12 @@ setup(
         "matplotlib>=3.5",
     ],
     extras_require={"test": ["pytest", "hypothesis", "tensorboardX"]},
-    entry_points={"console_scripts": ["selfkd-prepare=selfkd_fairseq.cli.prepare:main"]},
+    entry_points={
+        "console_scripts": [
+            "selfkd-benchmark=selfkd_fairseq.cli.benchmark:main",
+            "selfkd-prepare=selfkd_fairseq.cli.prepare:main",
+        ]
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

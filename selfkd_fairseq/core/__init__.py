@@ -2,9 +2,12 @@
 
 from .alpha_schedule import alpha_at_update
 from .reference_loss import SelfKDLoss, Statistics, self_kd_loss_from_logits
-from .soft_targets import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions, SoftTargets, rms_distance, soft_targets
+from .self_kd_loss import IMPLEMENTATIONS, self_kd_loss
+from .soft_targets import SoftTargets, rms_distance, soft_targets
+from .supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions, nearest_words
 
 __all__ = [
+    "IMPLEMENTATIONS",
     "SUPPORTS",
     "TEMPERATURE_SCALES",
     "SelfKDLoss",
@@ -12,7 +15,9 @@ __all__ = [
     "SoftTargets",
     "Statistics",
     "alpha_at_update",
+    "nearest_words",
     "rms_distance",
+    "self_kd_loss",
     "self_kd_loss_from_logits",
     "soft_targets",
 ]

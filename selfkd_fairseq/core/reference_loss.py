@@ -13,7 +13,8 @@ from typing import NamedTuple, Optional, Sequence
 import torch
 from torch import Tensor
 
-from .soft_targets import SoftTargetOptions, SoftTargets, at_least_float32, soft_targets
+from .soft_targets import SoftTargets, soft_targets
+from .supports import SoftTargetOptions, at_least_float32
 
 __all__ = ["SelfKDLoss", "Statistics", "self_kd_loss_from_logits"]
 
@@ -89,6 +90,8 @@ def self_kd_loss_from_logits(
     ignore_index: Optional[int] = None,
     excluded: Sequence[int] = (),
     reduction: str = "sum",
+    neighbours: Optional[Tensor] = None,
+    generator: Optional[torch.Generator] = None,
 ) -> SelfKDLoss:
     """Cross-entropy and self-knowledge distillation of a batch of tokens.
 
@@ -103,6 +106,8 @@ def self_kd_loss_from_logits(
         ignore_index: targets with this id add nothing to any sum (padding); it is in no support either.
         excluded: further word ids that are in no support except as the target (bos).
         reduction: ``sum``, or ``none`` for one value per token (0 where the target is ignored).
+        neighbours: (V, n) int64, cached neighbours for the support ``nearest``.
+        generator: CPU generator for the support ``random``.
 
     Returns:
         :class:`SelfKDLoss`, in nats.
@@ -127,7 +132,7 @@ def self_kd_loss_from_logits(
         eps_i = label_smoothing / (logits.size(1) - 1)
         ce_loss = (1.0 - label_smoothing - eps_i) * nll_loss - eps_i * lprobs.sum(dim=1)
 
-    q = soft_targets(logits, weight, target, options, excluded)
+    q = soft_targets(logits, weight, target, options, excluded, neighbours, generator)
     # At alpha = 0 the term is for the log only: backward then does exactly the work of cross-entropy.
     skd_lprobs = lprobs if alpha > 0 else lprobs.detach()
     skd_loss = -(q.probs * skd_lprobs.gather(1, q.indices)).sum(dim=1)

@@ -12,83 +12,25 @@ autograd. Every support excludes a given set of words (padding, bos), except as 
 
 The idea that the soft targets come from the model's own embedding space is that of Hahn and Choi (RANLP 2019,
 arXiv 1908.01851); the exact equations are this project's reading of it.
-
-To add a support: write a function that returns a :class:`Support`, and enter it in :func:`soft_targets`.
 """
 
 import math
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from .supports import SoftTargetOptions, Support, at_least_float32, make_support, support_words
+
 __all__ = [
-    "SUPPORTS",
-    "TEMPERATURE_SCALES",
-    "SoftTargetOptions",
     "SoftTargets",
-    "Support",
-    "at_least_float32",
     "effective_temperature",
-    "predicted_support",
+    "full_soft_targets",
     "rms_distance",
     "soft_targets",
+    "sparse_soft_targets",
     "support_probabilities",
 ]
-
-SUPPORTS = ("predicted",)
-TEMPERATURE_SCALES = ("relative", "absolute")
-
-
-class SoftTargetOptions(NamedTuple):
-    """How soft targets are made. The defaults are those of the criterion ``self_kd``.
-
-    Attributes:
-        support: which words share probability with the target, one of :data:`SUPPORTS`.
-        support_size: n, the number of words in the support beside the target, in [1, V).
-        temperature: tau, above 0 and finite.
-        temperature_scale: ``relative`` (tau in units of the root mean square distance of two rows of W) or
-            ``absolute`` (tau in units of the embedding).
-        min_target_prob: m, the floor of the target's own probability, in [0, 1].
-    """
-
-    support: str = "predicted"
-    support_size: int = 1
-    temperature: float = 1.0
-    temperature_scale: str = "relative"
-    min_target_prob: float = 0.5
-
-    def check(self, vocabulary_size: Optional[int] = None) -> None:
-        """Raise ValueError, naming argument, value and what is allowed, unless every option is in its range."""
-        if self.support not in SUPPORTS:
-            raise ValueError(f"support must be one of {', '.join(SUPPORTS)}, got {self.support!r}")
-        if self.support_size < 1:
-            raise ValueError(f"support_size must be at least 1, got {self.support_size}")
-        if vocabulary_size is not None and self.support_size >= vocabulary_size:
-            raise ValueError(
-                f"support_size must be less than the vocabulary size {vocabulary_size}, got {self.support_size}"
-            )
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
-        if self.temperature_scale not in TEMPERATURE_SCALES:
-            raise ValueError(
-                f"temperature_scale must be one of {', '.join(TEMPERATURE_SCALES)}, got {self.temperature_scale!r}"
-            )
-        if not 0.0 <= self.min_target_prob <= 1.0:
-            raise ValueError(f"min_target_prob must be in [0, 1], got {self.min_target_prob}")
-
-
-class Support(NamedTuple):
-    """The words that share probability, target first.
-
-    Attributes:
-        indices: (N, K) int64, word ids; column 0 is the target.
-        valid: (N, K) bool, False where a column holds no word of the support (an excluded word, or the target
-            a second time). Column 0 is always True.
-    """
-
-    indices: Tensor
-    valid: Tensor
 
 
 class SoftTargets(NamedTuple):
@@ -105,11 +47,6 @@ class SoftTargets(NamedTuple):
     probs: Tensor
     distances: Tensor
     valid: Tensor
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to reduce in: float32 for half precision, else ``dtype`` itself."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def rms_distance(weight: Tensor) -> Tensor:
@@ -160,55 +97,101 @@ def support_probabilities(distances: Tensor, valid: Tensor, temperature: Tensor,
     return torch.cat([floored_target, others[:, 1:]], dim=1)
 
 
-def predicted_support(scores: Tensor, target: Tensor, size: int, excluded: Sequence[int]) -> Support:
-    """The target and the n words that the model itself finds most probable now.
-
-    If the target is among them the support has n words, else n + 1.
-
-    Args:
-        scores: (N, V) logits or log-probabilities; only their order is used, no gradient flows.
-        target: (N,) int64.
-        size: n, in [1, V).
-        excluded: word ids that are never predicted (padding, bos).
-
-    Returns:
-        a :class:`Support` with K = n + 1 columns.
-    """
-    scores = scores.detach()
-    if excluded:
-        excluded_ids = torch.tensor(sorted(excluded), device=scores.device)
-        scores = scores.index_fill(1, excluded_ids, -math.inf)
-    predicted = scores.topk(size, dim=1).indices
-    valid = predicted != target.unsqueeze(1)
-    # By membership, not by score: with n near V the excluded words come up last, and a logit may be -inf itself.
-    for word in excluded:
-        valid &= predicted != word
-    return Support(
-        indices=torch.cat([target.unsqueeze(1), predicted], dim=1),
-        valid=torch.cat([torch.ones_like(valid[:, :1]), valid], dim=1),
-    )
-
-
 @torch.no_grad()
-def soft_targets(
-    scores: Tensor, weight: Tensor, target: Tensor, options: SoftTargetOptions, excluded: Sequence[int] = ()
-) -> SoftTargets:
-    """Soft targets of N tokens from the rows of the output embedding matrix.
+def sparse_soft_targets(weight: Tensor, support: Support, temperature: Tensor, min_target_prob: float) -> SoftTargets:
+    """Soft targets over a sparse support.
 
     Args:
-        scores: (N, V) logits or log-probabilities of the model (read by the support ``predicted``).
         weight: (V, d), the output embedding matrix; float16, bfloat16, float32 or float64.
-        target: (N,) int64, in [0, V).
-        options: see :class:`SoftTargetOptions`; assumed checked.
-        excluded: word ids that are in no support except as the target.
+        support: see :class:`Support`.
+        temperature: (), tau', above 0; float32 or better.
+        min_target_prob: m in [0, 1].
 
     Returns:
         :class:`SoftTargets`, float32 or better; no gradient flows.
     """
-    support = predicted_support(scores, target, options.support_size, excluded)
-    dtype = at_least_float32(weight.dtype)
-    rows = weight.detach()[support.indices].to(dtype)
+    rows = weight.detach()[support.indices].to(at_least_float32(weight.dtype))
     distances = torch.linalg.vector_norm(rows - rows[:, :1], dim=2)
+    probs = support_probabilities(distances, support.valid, temperature, min_target_prob)
+    return SoftTargets(support.indices, probs, distances, support.valid)
+
+
+@torch.no_grad()
+def full_soft_targets(
+    weight: Tensor,
+    words: Tensor,
+    temperature: Tensor,
+    min_target_prob: float,
+    excluded: Sequence[int] = (),
+    square_norms: Optional[Tensor] = None,
+) -> Tuple[Tensor, Tensor]:
+    """Exact soft targets over the whole vocabulary for given target words.
+
+    Distances are taken as ``sqrt(|w_t|^2 + |w_k|^2 - 2 w_t . w_k)``, one matrix product.
+
+    Args:
+        weight: (V, d), float32 or float64; no gradient flows.
+        words: (U,) int64 target words.
+        temperature: (), tau'.
+        min_target_prob: m in [0, 1].
+        excluded: word ids that get no probability except as the target.
+        square_norms: (V,) squared norms of the rows, if the caller has them.
+
+    Returns:
+        probs (U, V), rows that sum to 1, and distances (U, V), infinite at excluded words; like ``weight``.
+    """
+    weight = weight.detach()
+    if square_norms is None:
+        square_norms = weight.pow(2).sum(dim=1)
+    column = words.unsqueeze(1)
+    distances = torch.addmm(square_norms, weight[words], weight.t(), alpha=-2.0)
+    distances = distances.add_(square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_()
+    if excluded:
+        distances.index_fill_(1, torch.tensor(sorted(excluded), device=words.device), math.inf)
+    distances.scatter_(1, column, 0.0)
+    probs = torch.softmax(distances * (-1.0 / temperature), dim=1)
+    target_prob = probs.gather(1, column)
+    below_floor = target_prob < min_target_prob
+    scale = torch.where(below_floor, (1.0 - min_target_prob) / (1.0 - target_prob), torch.ones_like(target_prob))
+    probs.mul_(scale).scatter_(1, column, torch.where(below_floor, min_target_prob, target_prob))
+    return probs, distances
+
+
+@torch.no_grad()
+def soft_targets(
+    scores: Optional[Tensor],
+    weight: Tensor,
+    target: Tensor,
+    options: SoftTargetOptions,
+    excluded: Sequence[int] = (),
+    neighbours: Optional[Tensor] = None,
+    generator: Optional[torch.Generator] = None,
+) -> SoftTargets:
+    """Soft targets of N tokens from the rows of the output embedding matrix.
+
+    Args:
+        scores: (N, V) logits or log-probabilities of the model; read by the support ``predicted`` alone.
+        weight: (V, d), the output embedding matrix; float16, bfloat16, float32 or float64.
+        target: (N,) int64, in [0, V).
+        options: see :class:`SoftTargetOptions`; assumed checked.
+        excluded: word ids that are in no support except as the target.
+        neighbours: (V, n) int64, cached result of :func:`nearest_words` for every word (support ``nearest``);
+            without it the neighbours of the batch's words are computed from ``weight`` as it is now.
+        generator: source of the support ``random``.
+
+    Returns:
+        :class:`SoftTargets`, float32 or better; no gradient flows. With the support ``full`` K is V + 1.
+    """
     temperature = effective_temperature(weight, options)
+    if options.support != "full":
+        words = support_words(scores, weight, target, options, excluded, neighbours, generator)
+        support = make_support(target, words, excluded)
+        return sparse_soft_targets(weight, support, temperature, options.min_target_prob)
+    every_word = torch.arange(weight.size(0), device=target.device).expand(target.numel(), -1)
+    support = make_support(target, every_word, excluded)
+    weight = weight.detach().to(at_least_float32(weight.dtype))
+    # Differences, not products: slower and free of cancellation, as a reference should be.
+    distances = torch.cdist(weight[target], weight, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = torch.cat([torch.zeros_like(distances[:, :1]), distances], dim=1)
     probs = support_probabilities(distances, support.valid, temperature, options.min_target_prob)
     return SoftTargets(support.indices, probs, distances, support.valid)

@@ -1,12 +1,13 @@
 """Find the decoder's output embedding matrix, or say clearly that there is none."""
 
-from typing import NamedTuple, Optional
+import contextlib
+from typing import Iterator, NamedTuple, Optional
 
 from fairseq.models.lstm import LSTMDecoder
 from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor, nn
 
-__all__ = ["OutputEmbedding", "UnsupportedModelError", "find_output_embedding"]
+__all__ = ["OutputEmbedding", "UnsupportedModelError", "features_instead_of_logits", "find_output_embedding"]
 
 
 class UnsupportedModelError(RuntimeError):
@@ -23,6 +24,13 @@ class OutputEmbedding(NamedTuple):
 
     weight: Tensor
     bias: Optional[Tensor]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, without data-parallel wrappers."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 def _unsupported(model: nn.Module, why: str) -> UnsupportedModelError:
@@ -49,9 +57,7 @@ def find_output_embedding(model: nn.Module) -> OutputEmbedding:
     Raises:
         UnsupportedModelError: the model has no such matrix; the message names the model and what would work.
     """
-    inner = model
-    while hasattr(inner, "module"):  # data-parallel wrappers, so that an error names the model itself
-        inner = inner.module
+    inner = unwrapped(model)
     if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
         raise _unsupported(inner, "its weights are sharded (fully_sharded)")
     decoder = getattr(inner, "decoder", None)
@@ -71,3 +77,32 @@ def find_output_embedding(model: nn.Module) -> OutputEmbedding:
             return OutputEmbedding(decoder.embed_tokens.weight, None)
         return OutputEmbedding(decoder.fc_out.weight, decoder.fc_out.bias)
     raise _unsupported(inner, f"the output layer of {type(decoder).__name__} is not known to be one matrix")
+
+
+def can_give_features(model: nn.Module) -> bool:
+    """Whether the projection can be left to the loss: the decoder projects in a method ``output_layer``.
+
+    Not so where PyTorch's DDP looks for unused parameters: it decides from the model's output which gradients will
+    come, and an output projection that is applied outside of the model would be taken for unused.
+    """
+    wrapper = model
+    while hasattr(wrapper, "module"):
+        if getattr(wrapper, "find_unused_parameters", False):
+            return False
+        wrapper = wrapper.module
+    return callable(getattr(wrapper.decoder, "output_layer", None))
+
+
+@contextlib.contextmanager
+def features_instead_of_logits(model: nn.Module) -> Iterator[None]:
+    """Within this context the model returns features (B, T, d) where it would return logits (B, T, V).
+
+    Every argument of the model's forward stays as it is, so this works for models whose ``forward`` does not know
+    ``features_only``, and through data-parallel wrappers.
+    """
+    decoder = unwrapped(model).decoder
+    decoder.output_layer = lambda features: features  # shadows the method of the class
+    try:
+        yield
+    finally:
+        del decoder.output_layer

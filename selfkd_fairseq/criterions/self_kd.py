@@ -10,11 +10,14 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterionConfig,
 )
 from fairseq.logging import metrics
+from omegaconf import II
 
 from ..core.alpha_schedule import alpha_at_update
 from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
-from ..core.soft_targets import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
-from .output_embedding import find_output_embedding
+from ..core.self_kd_loss import IMPLEMENTATIONS, self_kd_loss
+from ..core.supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
+from .output_embedding import can_give_features, features_instead_of_logits, find_output_embedding
+from .support_state import SupportState
 from .update_number import pass_update_number_to_criterion
 
 __all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
@@ -55,6 +58,18 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default=0.5,
         metadata={"help": "floor of the target word's own soft-target probability, in [0, 1]"},
     )
+    skd_refresh_updates: int = field(
+        default=100,
+        metadata={"help": "support nearest: find the neighbours anew at every update that this number divides"},
+    )
+    skd_implementation: str = field(
+        default="fused",
+        metadata={
+            "help": f"how the loss is computed: {', '.join(IMPLEMENTATIONS)} (the same numbers; fused needs a fraction "
+            "of the memory and less time)"
+        },
+    )
+    seed: int = II("common.seed")
 
 
 @register_criterion("self_kd", dataclass=SelfKDCriterionConfig)
@@ -91,7 +106,13 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         self.excluded = (dictionary.pad(), dictionary.bos())
         if not 0.0 <= self.eps < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.eps}")
-        self.set_num_updates(0)
+        if cfg.skd_implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {cfg.skd_implementation!r}"
+            )
+        self.implementation = cfg.skd_implementation
+        self.support_state = SupportState(self.options, self.excluded, cfg.skd_refresh_updates, cfg.seed)
+        self._set_alpha(0)
         pass_update_number_to_criterion(task)
 
     @classmethod
@@ -107,7 +128,11 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             raise SystemExit(f"self_kd: {error}") from None
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Set alpha for the update after ``num_updates`` optimizer updates. fairseq's trainer needs no such call."""
+        """Begin the update that follows ``num_updates`` optimizer updates. fairseq's trainer needs no such call."""
+        self._set_alpha(num_updates)
+        self.support_state.set_num_updates(num_updates)
+
+    def _set_alpha(self, num_updates: int) -> None:
         self.alpha = alpha_at_update(num_updates, alpha_max=self.alpha_max, warmup_updates=self.warmup_updates)
 
     def forward(self, model, sample, reduce=True):
@@ -125,8 +150,13 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             UnsupportedModelError: the model has no single output embedding matrix.
         """
         embedding = find_output_embedding(model)
-        net_output = model(**sample["net_input"])
-        result = self._loss(model, net_output, sample, embedding.weight, reduce)
+        if reduce and self.implementation == "fused" and can_give_features(model):
+            with features_instead_of_logits(model):
+                net_output = model(**sample["net_input"])
+            result = self._loss_from_features(embedding, *self._tokens(model, net_output, sample))
+        else:
+            net_output = model(**sample["net_input"])
+            result = self._loss_from_logits(embedding, *self._tokens(model, net_output, sample), reduce)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         statistics = result.statistics
@@ -151,22 +181,41 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             logging_output["total"] = utils.item(statistics.ntokens)
         return loss, sample_size, logging_output
 
-    def _loss(self, model, net_output, sample, weight, reduce) -> SelfKDLoss:
-        logits = net_output[0]
-        target = model.get_targets(sample, net_output)
+    def _tokens(self, model, net_output, sample):
+        """Features or logits (N', d or V) and targets (N',) of all positions that count."""
+        outputs, target = net_output[0], model.get_targets(sample, net_output)
         if self.ignore_prefix_size > 0:
-            logits = logits[:, self.ignore_prefix_size :]
-            target = target[:, self.ignore_prefix_size :]
+            outputs, target = outputs[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
+        return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)
+
+    def _loss_from_features(self, embedding, features, target) -> SelfKDLoss:
+        return self_kd_loss(
+            features,
+            embedding.weight,
+            target,
+            bias=embedding.bias,
+            alpha=self.alpha,
+            **self.options._asdict(),
+            label_smoothing=self.eps,
+            ignore_index=self.padding_idx,
+            excluded=self.excluded,
+            neighbours=self.support_state.neighbours(embedding.weight),
+            generator=self.support_state.generator,
+        )
+
+    def _loss_from_logits(self, embedding, logits, target, reduce) -> SelfKDLoss:
         return self_kd_loss_from_logits(
-            logits.reshape(-1, logits.size(-1)),
-            weight,
-            target.reshape(-1),
+            logits,
+            embedding.weight,
+            target,
             alpha=self.alpha,
             options=self.options,
             label_smoothing=self.eps,
             ignore_index=self.padding_idx,
             excluded=self.excluded,
             reduction="sum" if reduce else "none",
+            neighbours=self.support_state.neighbours(embedding.weight),
+            generator=self.support_state.generator,
         )
 
     @classmethod

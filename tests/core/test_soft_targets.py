@@ -136,7 +136,7 @@ def test_nan_in_the_embedding_is_not_hidden():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(support="nearby"), "support must be one of predicted, got 'nearby'"),
+        (dict(support="nearby"), "support must be one of predicted, nearest, full, random, got 'nearby'"),
         (dict(support_size=0), "support_size must be at least 1, got 0"),
         (dict(support_size=5), "support_size must be less than the vocabulary size 5, got 5"),
         (dict(temperature=0.0), "temperature must be above 0 and finite, got 0.0"),

@@ -1,0 +1,1 @@
+"""Speed and memory of the loss against fairseq's own criterions: behind the command ``selfkd-benchmark``."""

@@ -1,0 +1,120 @@
+"""The contenders on the same features, output matrix and targets."""
+
+import functools
+import importlib.util
+from typing import Callable, Dict, NamedTuple, Tuple
+
+import torch
+from fairseq import utils
+from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from torch import Tensor
+from torch.nn import functional
+
+from ..core import SUPPORTS, nearest_words, self_kd_loss
+
+__all__ = ["SIZES", "Tensors", "contenders", "make_tensors", "nearest_refresh"]
+
+# (N, V, d): a batch of tokens, the vocabulary, the width of the output embedding
+SIZES = ((3500, 9700, 128), (3500, 10000, 512), (3500, 32000, 512), (1400, 10000, 400))
+LABEL_SMOOTHING = 0.1
+ALPHA = 0.5
+NEAREST_SIZE = 16
+
+
+class Tensors(NamedTuple):
+    """features (N, d) and weight (V, d), both with a gradient; target (N,) int64."""
+
+    features: Tensor
+    weight: Tensor
+    target: Tensor
+
+
+def make_tensors(size: Tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Tensors:
+    """Random features and matrix of a fixed seed; target words drawn by Zipf's law (word of rank r: 1 / r)."""
+    tokens, vocabulary, width = size
+    generator = torch.Generator().manual_seed(1)
+    zipf = 1.0 / torch.arange(1, vocabulary + 1, dtype=torch.float64)
+    target = torch.multinomial(zipf, tokens, replacement=True, generator=generator)
+    features = torch.randn(tokens, width, generator=generator).to(device, dtype).requires_grad_()
+    weight = (0.1 * torch.randn(vocabulary, width, generator=generator)).to(device, dtype).requires_grad_()
+    return Tensors(features, weight, target.to(device))
+
+
+def _floor(t: Tensors) -> None:
+    """The three matrix products that no loss can do without: logits, and the gradients of features and matrix."""
+    with torch.no_grad():
+        logits = t.features @ t.weight.t()
+        logits @ t.weight
+        logits.t() @ t.features
+
+
+def _clear(t: Tensors) -> None:
+    t.features.grad = t.weight.grad = None
+
+
+def _cross_entropy(t: Tensors) -> None:
+    lprobs = utils.log_softmax(functional.linear(t.features, t.weight), dim=-1)
+    functional.nll_loss(lprobs, t.target, reduction="sum").backward()
+    _clear(t)
+
+
+def _label_smoothed(t: Tensors) -> None:
+    lprobs = utils.log_softmax(functional.linear(t.features, t.weight), dim=-1)
+    label_smoothed_nll_loss(lprobs, t.target, LABEL_SMOOTHING, ignore_index=1)[0].backward()
+    _clear(t)
+
+
+def _self_kd(t: Tensors, **arguments) -> None:
+    arguments = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,), **arguments}
+    self_kd_loss(*t, **arguments).loss.backward()
+    _clear(t)
+
+
+def nearest_refresh(t: Tensors) -> Tensor:
+    """Neighbours of the whole vocabulary, what the criterion does at every ``--skd-refresh-updates``."""
+    every_word = torch.arange(t.weight.size(0), device=t.weight.device)
+    return nearest_words(t.weight, every_word, NEAREST_SIZE, (0, 1))
+
+
+def contenders(t: Tensors) -> Dict[str, Callable[[], None]]:
+    """Name -> forward and backward of one batch. On a GPU also the fused losses of others, where installed."""
+    neighbours = nearest_refresh(t)
+    work: Dict[str, Callable[[], None]] = {
+        "three products": functools.partial(_floor, t),
+        "cross_entropy": functools.partial(_cross_entropy, t),
+        "label_smoothed_cross_entropy": functools.partial(_label_smoothed, t),
+        "self_kd reference predicted": functools.partial(_self_kd, t, implementation="reference"),
+        "self_kd fused alpha 0": functools.partial(_self_kd, t, alpha=0.0, label_smoothing=0.0),
+    }
+    for support in SUPPORTS:
+        size = NEAREST_SIZE if support == "nearest" else 1
+        work[f"self_kd fused {support}"] = functools.partial(
+            _self_kd, t, support=support, support_size=size, neighbours=neighbours if support == "nearest" else None
+        )
+    if t.features.device.type == "cuda":
+        work.update(_peers(t))
+    return work
+
+
+def _peers(t: Tensors) -> Dict[str, Callable[[], None]]:
+    """Plain cross-entropy by Liger-Kernel and by Apple's cut-cross-entropy: the yardstick of ``alpha 0``."""
+    work: Dict[str, Callable[[], None]] = {}
+    if importlib.util.find_spec("liger_kernel") is not None:
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+        liger = LigerFusedLinearCrossEntropyLoss(reduction="sum")
+
+        def run_liger() -> None:
+            liger(t.weight, t.features, t.target).backward()
+            _clear(t)
+
+        work["liger-kernel cross-entropy"] = run_liger
+    if importlib.util.find_spec("cut_cross_entropy") is not None:
+        from cut_cross_entropy import linear_cross_entropy
+
+        def run_cut() -> None:
+            linear_cross_entropy(t.features, t.weight, t.target, reduction="sum").backward()
+            _clear(t)
+
+        work["cut-cross-entropy"] = run_cut
+    return work

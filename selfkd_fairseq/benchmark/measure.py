@@ -1,0 +1,64 @@
+"""Time and peak memory of a piece of work."""
+
+import statistics
+import time
+from typing import Callable, Dict
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+__all__ = ["median_seconds", "peak_extra_bytes"]
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median_seconds(
+    work: Dict[str, Callable[[], None]], rounds: int, device: torch.device, progress: Callable[[], None] = lambda: None
+) -> Dict[str, float]:
+    """Median wall time of each piece of work, in seconds.
+
+    Every round runs each piece once, so that a slow moment of the machine falls on all of them; one round before
+    the count warms up.
+
+    Args:
+        work: name -> function to time.
+        rounds: counted rounds, at least 1.
+        device: waited for before each reading of the clock.
+        progress: called after each round.
+    """
+    seconds: Dict[str, list] = {name: [] for name in work}
+    for counted in range(-1, rounds):
+        for name, function in work.items():
+            _synchronize(device)
+            start = time.perf_counter()
+            function()
+            _synchronize(device)
+            if counted >= 0:
+                seconds[name].append(time.perf_counter() - start)
+        progress()
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_extra_bytes(function: Callable[[], None], device: torch.device) -> int:
+    """Most bytes that ``function`` holds at any time above what is held when it starts.
+
+    On the CPU the allocations that torch's profiler records are added up; on a GPU the allocator counts itself.
+    """
+    if device.type == "cuda":
+        _synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        _synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    held = highest = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            highest = max(highest, held)
+    return highest

@@ -1,0 +1,90 @@
+"""Rows of measurements as a table, a CSV file and a plot."""
+
+import csv
+import platform
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+import torch
+
+__all__ = ["machine", "print_table", "write_csv", "write_plot"]
+
+Row = Dict[str, object]
+
+
+def machine(device: torch.device) -> Dict[str, object]:
+    """Versions and hardware that a measurement depends on."""
+    import fairseq
+
+    from ..version import __version__
+
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            processor = line.split(":", 1)[1].strip()
+            break
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "fairseq": fairseq.__version__,
+        "selfkd_fairseq": __version__,
+        "python": platform.python_version(),
+    }
+
+
+def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """A plain table on the screen; numbers are shown as they are formatted."""
+    cells = [list(columns)] + [[str(row.get(column, "")) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    print(f"\n{title}")
+    for line in cells:
+        print(
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
+            )
+        )
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """All rows, one column for every key that any row has."""
+    columns: List[str] = []
+    for row in rows:
+        columns += [key for key in row if key not in columns]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_plot(path: Path, rows: Sequence[Row], where: str) -> None:
+    """Two panels of bars: time and peak extra memory, each relative to label_smoothed_cross_entropy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    loss_rows = [row for row in rows if row["kind"] == "loss"]
+    sizes = list(dict.fromkeys(row["size"] for row in loss_rows))
+    names = list(dict.fromkeys(row["name"] for row in loss_rows))
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 0.42 * len(names) + 1.8), sharey=True)
+    height = 0.8 / len(sizes)
+    for axis, column, title in (
+        (axes[0], "time / label smoothing", "time of forward and backward"),
+        (axes[1], "memory / label smoothing", "peak extra memory"),
+    ):
+        for i, size in enumerate(sizes):
+            values = {row["name"]: float(row[column]) for row in loss_rows if row["size"] == size}
+            axis.barh(
+                [y + i * height for y in range(len(names))], [values.get(n, 0.0) for n in names], height, label=size
+            )
+        axis.axvline(1.0, color="black", linewidth=0.8, linestyle="--")
+        axis.set_title(title)
+        axis.set_xlabel("relative to fairseq's label_smoothed_cross_entropy")
+    axes[0].set_yticks([y + 0.4 - height / 2 for y in range(len(names))], names)
+    axes[0].invert_yaxis()
+    axes[1].legend(title="N x V x d", loc="lower right")
+    figure.suptitle(where, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

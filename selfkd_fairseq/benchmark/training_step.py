@@ -1,0 +1,85 @@
+"""Whole training steps through fairseq's own Trainer."""
+
+import contextlib
+import logging
+import tempfile
+from pathlib import Path
+from typing import Callable, Dict, Iterator
+
+import torch
+from fairseq import options, utils
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.tasks import setup_task
+from fairseq.trainer import Trainer
+
+__all__ = ["ARCHITECTURES", "CRITERIONS", "training_steps"]
+
+# architecture -> size of the vocabulary and batch (sentences, tokens a sentence): about 3,500 target tokens
+ARCHITECTURES = {"transformer_multi30k": (9708, 250, 14), "transformer_selfkd_iwslt": (9996, 140, 25)}
+CRITERIONS = {
+    "label_smoothed_cross_entropy": ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"],
+    **{
+        f"self_kd {support}": [
+            "--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "0",
+            "--skd-support", support, "--skd-support-size", size,
+        ]
+        for support, size in (("predicted", "1"), ("nearest", "16"), ("full", "1"))
+    },
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _sample(dictionary: Dictionary, sentences: int, length: int) -> dict:
+    """A batch of sentences of words drawn by Zipf's law, as fairseq's own collater makes it."""
+    words = len(dictionary) - dictionary.nspecial
+    zipf = 1.0 / torch.arange(1, words + 1, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    draw = torch.multinomial(zipf, sentences * (length - 1), replacement=True, generator=generator)
+    text = draw.view(sentences, length - 1) + dictionary.nspecial
+    text = [torch.cat([row, torch.tensor([dictionary.eos()])]) for row in text]
+    sizes = [length] * sentences
+    dataset = LanguagePairDataset(text, sizes, dictionary, text, sizes, dictionary)
+    return dataset.collater([dataset[i] for i in range(sentences)])
+
+
+def _trainer(arch: str, vocabulary: int, flags: list, device: torch.device) -> Trainer:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        for language in ("en", "de"):
+            lines = "".join(f"w{i} {vocabulary - i}\n" for i in range(vocabulary))
+            (Path(folder) / f"dict.{language}.txt").write_text(lines)
+        arguments = [
+            folder, "--source-lang", "en", "--target-lang", "de", "--arch", arch, "--share-all-embeddings",
+            "--optimizer", "adam", "--lr", "1e-4", "--max-tokens", "4096", "--seed", "1", *flags,
+            *([] if device.type == "cuda" else ["--cpu"]),
+        ]  # fmt: skip
+        parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
+        cfg = convert_namespace_to_omegaconf(parsed)
+        utils.set_torch_seed(1)
+        task = setup_task(cfg.task)
+        model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+        return Trainer(cfg, task, model, criterion)
+
+
+def training_steps(arch: str, device: torch.device) -> Dict[str, Callable[[], None]]:
+    """Name of a criterion -> one update of ``arch`` by it: forward, backward, clipping and the step of Adam."""
+    vocabulary, sentences, length = ARCHITECTURES[arch]
+    work = {}
+    for name, flags in CRITERIONS.items():
+        trainer = _trainer(arch, vocabulary, flags, device)
+        sample = _sample(trainer.task.target_dictionary, sentences, length)
+        trainer.reset_dummy_batch(sample)
+
+        def step(trainer: Trainer = trainer, sample: dict = sample) -> None:
+            trainer.train_step([sample])
+
+        work[name] = step
+    return work

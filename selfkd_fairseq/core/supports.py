@@ -1,0 +1,218 @@
+"""Which words share probability with the target: the supports, and the options of soft targets.
+
+A support of n words is a target and n others; ``full`` is the whole vocabulary and needs no choosing. Padding and bos
+are in no support except as the target.
+
+To add a support: write a function that returns its words (N, n), enter its name in :data:`SUPPORTS` and call it in
+:func:`support_words`.
+"""
+
+import math
+from typing import NamedTuple, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "SUPPORTS",
+    "TEMPERATURE_SCALES",
+    "SoftTargetOptions",
+    "Support",
+    "at_least_float32",
+    "make_support",
+    "nearest_words",
+    "predicted_words",
+    "random_words",
+    "support_words",
+]
+
+SUPPORTS = ("predicted", "nearest", "full", "random")
+TEMPERATURE_SCALES = ("relative", "absolute")
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to reduce in: float32 for half precision, else ``dtype`` itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class SoftTargetOptions(NamedTuple):
+    """How soft targets are made. The defaults are those of the criterion ``self_kd``.
+
+    Attributes:
+        support: which words share probability with the target, one of :data:`SUPPORTS`.
+        support_size: n, the number of words in the support beside the target, in [1, V); ``full`` does not read it.
+        temperature: tau, above 0 and finite.
+        temperature_scale: ``relative`` (tau in units of the root mean square distance of two rows of W) or
+            ``absolute`` (tau in units of the embedding).
+        min_target_prob: m, the floor of the target's own probability, in [0, 1].
+    """
+
+    support: str = "predicted"
+    support_size: int = 1
+    temperature: float = 1.0
+    temperature_scale: str = "relative"
+    min_target_prob: float = 0.5
+
+    def check(self, vocabulary_size: Optional[int] = None) -> None:
+        """Raise ValueError, naming argument, value and what is allowed, unless every option is in its range."""
+        if self.support not in SUPPORTS:
+            raise ValueError(f"support must be one of {', '.join(SUPPORTS)}, got {self.support!r}")
+        if self.support_size < 1:
+            raise ValueError(f"support_size must be at least 1, got {self.support_size}")
+        if vocabulary_size is not None and self.support_size >= vocabulary_size:
+            raise ValueError(
+                f"support_size must be less than the vocabulary size {vocabulary_size}, got {self.support_size}"
+            )
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
+        if self.temperature_scale not in TEMPERATURE_SCALES:
+            raise ValueError(
+                f"temperature_scale must be one of {', '.join(TEMPERATURE_SCALES)}, got {self.temperature_scale!r}"
+            )
+        if not 0.0 <= self.min_target_prob <= 1.0:
+            raise ValueError(f"min_target_prob must be in [0, 1], got {self.min_target_prob}")
+
+
+class Support(NamedTuple):
+    """The words that share probability, target first.
+
+    Attributes:
+        indices: (N, K) int64, word ids; column 0 is the target.
+        valid: (N, K) bool, False where a column holds no word of the support (an excluded word, or the target
+            a second time). Column 0 is always True.
+    """
+
+    indices: Tensor
+    valid: Tensor
+
+
+def make_support(target: Tensor, words: Tensor, excluded: Sequence[int]) -> Support:
+    """Put the target before its words, and mark which of them count: not the target again, nor an excluded word.
+
+    Args:
+        target: (N,) int64.
+        words: (N, n) int64; a word may stand in a row only once.
+        excluded: word ids that are in no support except as the target.
+
+    Returns:
+        a :class:`Support` with K = n + 1 columns.
+    """
+    valid = words != target.unsqueeze(1)
+    for word in excluded:
+        valid &= words != word
+    return Support(
+        indices=torch.cat([target.unsqueeze(1), words], dim=1),
+        valid=torch.cat([torch.ones_like(target, dtype=torch.bool).unsqueeze(1), valid], dim=1),
+    )
+
+
+def predicted_words(scores: Tensor, size: int, excluded: Sequence[int]) -> Tensor:
+    """The n words that the model finds most probable, excluded words last.
+
+    Args:
+        scores: (N, V) logits or log-probabilities; only their order is used, no gradient flows.
+        size: n, in [1, V).
+        excluded: word ids that are never predicted (padding, bos).
+
+    Returns:
+        (N, n) int64. It may hold the target, and excluded words where n is close to V.
+    """
+    scores = scores.detach()
+    if excluded:
+        scores = scores.index_fill(1, torch.tensor(sorted(excluded), device=scores.device), -math.inf)
+    return scores.topk(size, dim=1).indices
+
+
+@torch.no_grad()
+def nearest_words(
+    weight: Tensor, words: Tensor, size: int, excluded: Sequence[int], chunk_size: Optional[int] = None
+) -> Tensor:
+    """The n nearest words of given words in the embedding space, each word itself and excluded words last.
+
+    Args:
+        weight: (V, d) output embedding matrix.
+        words: (U,) int64 word ids.
+        size: n, in [1, V).
+        excluded: word ids that are never neighbours.
+        chunk_size: words at a time; by default as many as keep a (chunk, V) tensor near 64 MiB.
+
+    Returns:
+        (U, n) int64, nearest first. A row may end with the word itself or excluded words where n is close to V.
+    """
+    weight = weight.detach().to(at_least_float32(weight.dtype))
+    chunk_size = chunk_size or max(1, (64 << 20) // (weight.size(0) * weight.element_size()))
+    square_norms = weight.pow(2).sum(dim=1)
+    excluded_ids = torch.tensor(sorted(excluded), device=weight.device, dtype=torch.long)
+    neighbours = []
+    for chunk in words.split(chunk_size):
+        # The square of the distance, without the norm of the word itself: the order of a row is the same.
+        distances = torch.addmm(square_norms, weight[chunk], weight.t(), alpha=-2.0)
+        distances.index_fill_(1, excluded_ids, math.inf)
+        distances.scatter_(1, chunk.unsqueeze(1), math.inf)
+        neighbours.append(distances.topk(size, dim=1, largest=False).indices)
+    return torch.cat(neighbours) if neighbours else words.new_empty(0, size)
+
+
+def random_words(
+    target: Tensor,
+    vocabulary_size: int,
+    size: int,
+    excluded: Sequence[int],
+    generator: Optional[torch.Generator] = None,
+) -> Tensor:
+    """n different words for each token, drawn uniformly from the words that are neither excluded nor the target.
+
+    Args:
+        target: (N,) int64.
+        vocabulary_size: V.
+        size: n; the words that may be drawn must be at least as many.
+        excluded: word ids that are never drawn.
+        generator: source of randomness, on the CPU so that the draw is the same on every device; by default torch's.
+
+    Returns:
+        (N, n) int64 on the device of ``target``.
+
+    Raises:
+        ValueError: fewer than n words may be drawn.
+    """
+    excluded_set = {word for word in excluded if 0 <= word < vocabulary_size}
+    allowed = torch.tensor([word for word in range(vocabulary_size) if word not in excluded_set])
+    if size > len(allowed) - 1:
+        raise ValueError(f"support_size must be at most {len(allowed) - 1} for the support random, got {size}")
+    # Floyd's way to draw without replacement needs n small draws a token, never a (N, V) tensor. Ranks are those
+    # among the allowed words without the target: one fewer, and the target's place is skipped afterwards.
+    rank_of_word = torch.full((vocabulary_size,), len(allowed), dtype=torch.long)
+    rank_of_word[allowed] = torch.arange(len(allowed))
+    target_rank = rank_of_word[target.cpu()].unsqueeze(1)
+    ranks = torch.empty(target.numel(), size, dtype=torch.long)
+    number_of_words = len(allowed) - 1
+    for column, last in enumerate(range(number_of_words - size, number_of_words)):
+        draw = torch.randint(0, last + 1, (target.numel(), 1), generator=generator)
+        taken = (ranks[:, :column] == draw).any(dim=1, keepdim=True)
+        ranks[:, column : column + 1] = torch.where(taken, torch.full_like(draw, last), draw)
+    return allowed[ranks + (ranks >= target_rank).long()].to(target.device)
+
+
+def support_words(
+    scores: Optional[Tensor],
+    weight: Tensor,
+    target: Tensor,
+    options: SoftTargetOptions,
+    excluded: Sequence[int] = (),
+    neighbours: Optional[Tensor] = None,
+    generator: Optional[torch.Generator] = None,
+) -> Tensor:
+    """The words beside the target, for a sparse support: (N, n) int64. See
+    :func:`~selfkd_fairseq.core.soft_targets.soft_targets` for the arguments."""
+    if options.support == "predicted":
+        if scores is None:
+            raise ValueError("the support predicted needs the scores of the model")
+        return predicted_words(scores, options.support_size, excluded)
+    if options.support == "nearest":
+        if neighbours is not None:
+            return neighbours[target]
+        distinct, inverse = target.unique(return_inverse=True)
+        return nearest_words(weight, distinct, options.support_size, excluded)[inverse]
+    if options.support == "random":
+        return random_words(target, weight.size(0), options.support_size, excluded, generator)
+    raise ValueError(f"the support {options.support!r} is not sparse")

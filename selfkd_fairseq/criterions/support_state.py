@@ -1,0 +1,62 @@
+"""What a support keeps between batches: cached neighbours, and the source of random words."""
+
+import hashlib
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from ..core.supports import SoftTargetOptions, nearest_words
+
+__all__ = ["SupportState"]
+
+
+class SupportState:
+    """Neighbours for the support ``nearest`` and a generator for ``random``, as functions of the update number.
+
+    Args:
+        options: which support, and its size.
+        excluded: word ids that are never neighbours.
+        refresh_updates: R, at least 1: neighbours are found anew at every update that R divides, and at the first
+            update of a process, so a run that is resumed from such an update repeats the uninterrupted one.
+        seed: fairseq's seed; random words depend on it, on the update number and on the rank of the worker.
+
+    Raises:
+        ValueError: ``refresh_updates`` is below 1.
+    """
+
+    def __init__(self, options: SoftTargetOptions, excluded: Sequence[int], refresh_updates: int, seed: int):
+        if refresh_updates < 1:
+            raise ValueError(f"refresh_updates must be at least 1, got {refresh_updates}")
+        self.options, self.excluded = options, tuple(excluded)
+        self.refresh_updates, self.seed = refresh_updates, seed
+        self.generator = torch.Generator()
+        self._neighbours: Optional[Tensor] = None
+        self._num_updates: Optional[int] = None
+        self._refresh = True
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Begin an update; further batches of the same update change nothing."""
+        if num_updates == self._num_updates:
+            return
+        self._refresh = self._refresh or self._num_updates is None or num_updates % self.refresh_updates == 0
+        self._num_updates = num_updates
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if distributed else 0
+        # A hash, because torch's CPU generator reads no more than 32 bits of its seed.
+        digest = hashlib.sha256(f"{self.seed} {num_updates} {rank}".encode()).digest()
+        self.generator.manual_seed(int.from_bytes(digest[:4], "little"))
+
+    def neighbours(self, weight: Tensor) -> Optional[Tensor]:
+        """(V, n) int64 neighbours of every word for the support ``nearest``, else None.
+
+        Args:
+            weight: (V, d) output embedding matrix as it is now; no gradient flows.
+        """
+        if self.options.support != "nearest":
+            return None
+        if self._refresh or self._neighbours is None:
+            every_word = torch.arange(weight.size(0), device=weight.device)
+            self._neighbours = nearest_words(weight, every_word, self.options.support_size, self.excluded)
+            self._refresh = False
+        return self._neighbours
