@@ -51,10 +51,10 @@ def _loss_rows(size: Tuple[int, int, int], rounds: int, device: torch.device, dt
             "kind": "loss",
             "size": name,
             "name": key,
-            "ms": f"{1000 * seconds[key]:.1f}",
+            "ms": f"{1000 * seconds[key]:.2f}",
             "time / floor": f"{seconds[key] / seconds[FLOOR]:.3f}",
             "time / label smoothing": f"{seconds[key] / seconds[BASELINE]:.3f}",
-            "MiB": f"{memory[key] / 2**20:.1f}",
+            "MiB": f"{memory[key] / 2**20:.2f}",
             "memory / label smoothing": f"{memory[key] / memory[BASELINE]:.3f}",
         }
         for key in work
@@ -70,7 +70,7 @@ def _step_rows(arch: str, rounds: int, device: torch.device) -> List[report.Row]
             "kind": "training step",
             "size": arch,
             "name": key,
-            "ms": f"{1000 * seconds[key]:.1f}",
+            "ms": f"{1000 * seconds[key]:.2f}",
             "time / label smoothing": f"{seconds[key] / seconds[BASELINE]:.3f}",
         }
         for key in work
