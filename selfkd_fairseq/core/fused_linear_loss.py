@@ -230,7 +230,7 @@ class _FusedSelfKDLoss(torch.autograd.Function):
     """Differentiable in features, weight and bias through the first output alone."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor, plan: _Plan
     ) -> Tuple[Tensor, ...]:
         needs = ctx.needs_input_grad[:3]
@@ -246,7 +246,7 @@ class _FusedSelfKDLoss(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
         gradients = ctx.saved_tensors
         # On the CPU reading one number costs nothing, and the usual upstream gradient of 1 needs no pass over W.
