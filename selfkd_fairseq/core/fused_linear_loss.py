@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from .fused_exact_targets import Gradients, add_exact_targets
 from .reference_loss import SelfKDLoss, Statistics
-from .soft_targets import effective_temperature, full_soft_targets, sparse_soft_targets
+from .soft_targets import effective_temperature, sparse_soft_targets
 from .supports import SoftTargetOptions, at_least_float32, make_support, support_words
 
 __all__ = ["fused_self_kd_loss"]
@@ -28,8 +29,12 @@ CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
 
 
 class _Plan(NamedTuple):
-    """What one call of the loss is to do, checked."""
+    """What one call of the loss is to do, checked.
 
+    ``embedding`` is the output matrix as the soft targets see it: not cast by autocast, and without a gradient.
+    """
+
+    embedding: Tensor
     alpha: float
     options: SoftTargetOptions
     label_smoothing: float
@@ -37,14 +42,6 @@ class _Plan(NamedTuple):
     chunk_size: int
     neighbours: Optional[Tensor]
     generator: Optional[torch.Generator]
-
-
-class _Gradients(NamedTuple):
-    """Gradients of the loss, None where the caller needs none. float32 or better."""
-
-    features: Optional[Tensor]
-    weight: Optional[Tensor]
-    bias: Optional[Tensor]
 
 
 def default_chunk_size(vocabulary_size: int, num_tokens: int, device: torch.device, itemsize: int) -> int:
@@ -60,7 +57,7 @@ class _Pass:
     def __init__(self, features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor, plan: _Plan):
         self.features, self.weight, self.bias, self.target, self.plan = features, weight, bias, target, plan
         self.dtype = at_least_float32(features.dtype)
-        self.temperature = effective_temperature(weight, plan.options).to(self.dtype)
+        self.temperature = effective_temperature(plan.embedding, plan.options)
         self.smoothing_of_others = plan.label_smoothing / (weight.size(0) - 1)
         self.excluded_ids = torch.tensor(plan.excluded, dtype=torch.long, device=target.device)
         zero = torch.zeros((), dtype=self.dtype, device=features.device)
@@ -69,10 +66,10 @@ class _Pass:
         self.n_correct = torch.zeros((), dtype=torch.long, device=features.device)
         self.num_pairs = self.n_correct.clone()
 
-    def run(self, needs: Tuple[bool, bool, bool]) -> Tuple[SelfKDLoss, _Gradients]:
+    def run(self, needs: Tuple[bool, bool, bool]) -> Tuple[SelfKDLoss, Gradients]:
         """Return the result, without autograd history, and the gradients of its ``loss`` that are needed."""
         h, w, dtype, plan = self.features, self.weight, self.dtype, self.plan
-        grads = _Gradients(
+        grads = Gradients(
             torch.empty(h.shape, dtype=dtype, device=h.device) if needs[0] else None,
             torch.zeros(w.shape, dtype=dtype, device=w.device) if needs[1] else None,
             torch.zeros(w.size(0), dtype=dtype, device=w.device) if needs[2] else None,
@@ -80,7 +77,7 @@ class _Pass:
         fixed_words = None
         if plan.options.support in ("nearest", "random"):
             fixed_words = support_words(
-                None, w, self.target, plan.options, plan.excluded, plan.neighbours, plan.generator
+                None, plan.embedding, self.target, plan.options, plan.excluded, plan.neighbours, plan.generator
             )
         logits = torch.empty(plan.chunk_size, w.size(0), dtype=h.dtype, device=h.device)
         probs = torch.empty(plan.chunk_size, w.size(0), dtype=dtype, device=h.device)
@@ -92,13 +89,19 @@ class _Pass:
         ce = self._cross_entropy(grads)
         skd = self.sparse_skd
         if plan.options.support == "full":
-            skd = self.lse - self._full(grads)
+            exact = add_exact_targets(
+                h, w, self.bias, self.target, embedding=plan.embedding, temperature=self.temperature,
+                min_target_prob=plan.options.min_target_prob, excluded=plan.excluded, alpha=plan.alpha,
+                chunk_size=plan.chunk_size, gradients=grads,
+            )  # fmt: skip
+            skd = self.lse - exact.sum_of_logits
+            self.target_prob, self.distance, self.num_pairs = exact[1:]
         loss = (1.0 - plan.alpha) * ce + plan.alpha * skd if plan.alpha > 0 else ce
         num_tokens = torch.tensor(h.size(0), device=h.device)
         statistics = Statistics(num_tokens, self.n_correct, self.target_prob, self.distance, self.num_pairs)
         return SelfKDLoss(loss, ce, self.nll, skd, statistics), grads
 
-    def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, words: Optional[Tensor], grads: _Gradients) -> None:
+    def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, words: Optional[Tensor], grads: Gradients) -> None:
         """Sums of one chunk, and its share of the gradients but for what concerns all words or ``full`` targets."""
         plan, target = self.plan, self.target[tokens]
         h = self.features[tokens]
@@ -108,25 +111,26 @@ class _Pass:
             torch.addmm(self.bias, h, self.weight.t(), out=logits)
         z = logits.to(self.dtype)
         column = target.unsqueeze(1)
-        target_logit = z.gather(1, column).squeeze(1)
-        best_logit, best_word = z.max(dim=1)
+        if plan.options.support == "predicted":
+            best_logit, best_word, words = self._predicted(z)
+        else:
+            best_logit, best_word = z.max(dim=1)
         torch.softmax(z, dim=1, out=probs)
-        lse = best_logit - probs.gather(1, best_word.unsqueeze(1)).squeeze(1).log()
+        # logsumexp less the largest logit: of differences, so that an offset of all logits costs no precision.
+        excess = -probs.gather(1, best_word.unsqueeze(1)).squeeze(1).log()
         self.n_correct += (best_word == target).sum()
-        self.nll += (lse - target_logit).sum()
-        self.lse += lse.sum()
+        self.nll += (excess + best_logit - z.gather(1, column).squeeze(1)).sum()
+        self.lse += (excess + best_logit).sum()
 
         # Everything that dL/dz holds beside p and the constant of label smoothing, at the words concerned.
         on_target = -(1.0 - plan.alpha) * (1.0 - plan.label_smoothing - self.smoothing_of_others)
         indices, values = column, torch.full_like(column, on_target, dtype=self.dtype)
-        if plan.options.support != "full":
-            if words is None:
-                words = self._predicted(z, best_word)
-            q = sparse_soft_targets(
-                self.weight, make_support(target, words, plan.excluded), self.temperature, plan.options.min_target_prob
-            )
+        if words is not None:
+            support = make_support(target, words, plan.excluded)
+            q = sparse_soft_targets(plan.embedding, support, self.temperature, plan.options.min_target_prob)
             q_probs = q.probs.to(self.dtype)
-            self.sparse_skd += (lse - (q_probs * z.gather(1, q.indices)).sum(dim=1)).sum()
+            below_best = (best_logit.unsqueeze(1) - z.gather(1, q.indices)).masked_fill(~q.valid, 0.0)
+            self.sparse_skd += (excess + (q_probs * below_best).sum(dim=1)).sum()
             self._count(q.probs[:, 0].sum(), q.distances[:, 1:], q.valid[:, 1:])
             indices, values = q.indices, -plan.alpha * q_probs
             values[:, 0] += on_target
@@ -134,38 +138,54 @@ class _Pass:
             probs.scatter_add_(1, indices, values)
             self._backward_products(probs, h, tokens, grads)
 
-    def _predicted(self, z: Tensor, best_word: Tensor) -> Tensor:
-        """The n most probable words that are not excluded, from logits that are left as they were: (C, n)."""
-        options = self.plan.options
-        if options.support_size == 1 and not (best_word.unsqueeze(1) == self.excluded_ids).any():
-            return best_word.unsqueeze(1)
+    def _predicted(self, z: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """The largest logit (C,), its word (C,), and the n most probable words that are not excluded (C, n).
+
+        One search serves both: the excluded columns are put aside for it and put back.
+        """
+        size = self.plan.options.support_size
         kept = z[:, self.excluded_ids]
         z.index_fill_(1, self.excluded_ids, -float("inf"))
-        words = z.topk(options.support_size, dim=1).indices
+        # For one word max, as in the reference: of equal logits it takes the same one as argmax.
+        best, words = z.max(dim=1, keepdim=True) if size == 1 else z.topk(size, dim=1)
         z.index_copy_(1, self.excluded_ids, kept)
-        return words
+        candidates = torch.cat([best[:, :1], kept], dim=1)
+        candidate_words = torch.cat([words[:, :1], self.excluded_ids.expand(z.size(0), -1)], dim=1)
+        best_logit, position = candidates.max(dim=1)
+        return best_logit, candidate_words.gather(1, position.unsqueeze(1)).squeeze(1), words
 
     def _count(self, target_prob: Tensor, distances: Tensor, valid: Tensor) -> None:
         self.target_prob += target_prob
         self.distance += distances.masked_fill(~valid, 0.0).sum()
         self.num_pairs += valid.sum()
 
-    def _backward_products(self, dz: Tensor, h: Tensor, tokens: slice, grads: _Gradients) -> None:
-        dz_like_h = dz.to(h.dtype)
-        if grads.features is not None:
-            if h.dtype == self.dtype:
-                torch.mm(dz_like_h, self.weight, out=grads.features[tokens])
-            else:
-                grads.features[tokens] = torch.mm(dz_like_h, self.weight)
-        if grads.weight is not None:
-            if h.dtype == self.dtype:
-                grads.weight.addmm_(dz_like_h.t(), h)
-            else:  # every chunk is summed in float32, so that more chunks do not mean more rounding
-                grads.weight.add_(torch.mm(dz_like_h.t(), h))
+    def _backward_products(self, dz: Tensor, h: Tensor, tokens: slice, grads: Gradients) -> None:
         if grads.bias is not None:
             grads.bias.add_(dz.sum(dim=0))
+        if h.dtype == self.dtype:
+            if grads.features is not None:
+                torch.mm(dz, self.weight, out=grads.features[tokens])
+            if grads.weight is not None:
+                grads.weight.addmm_(dz.t(), h)
+            return
+        # Half precision: every chunk is summed in float32, so that more chunks do not mean more rounding.
+        scale = self._float16_scale(dz, h) if h.dtype == torch.float16 else 1.0
+        low = (dz * scale).to(h.dtype) if h.dtype == torch.float16 else dz.to(h.dtype)
+        if grads.features is not None:
+            grads.features[tokens] = torch.mm(low, self.weight).to(self.dtype) / scale
+        if grads.weight is not None:
+            grads.weight.add_(torch.mm(low.t(), h).to(self.dtype) / scale)
 
-    def _cross_entropy(self, grads: _Gradients) -> Tensor:
+    def _float16_scale(self, dz: Tensor, h: Tensor) -> Tensor:
+        """A power of two that keeps small entries of dz above float16's underflow and both products below 30,000.
+
+        These gradients are taken before the trainer's own loss scale is known, which comes with the upstream gradient.
+        """
+        size = dz.abs()
+        bound = torch.maximum(size.sum(dim=0).max() * h.abs().max(), size.sum(dim=1).max() * self.weight.abs().max())
+        return torch.exp2(torch.log2(3e4 / bound).floor()).clamp_max(2.0**14)
+
+    def _cross_entropy(self, grads: Gradients) -> Tensor:
         """L_CE, and the gradient of the part of label smoothing that is the same for every word."""
         eps, eps_i = self.plan.label_smoothing, self.smoothing_of_others
         if eps == 0:
@@ -185,46 +205,6 @@ class _Pass:
             grads.bias.add_(constant * num_tokens)
         return (1.0 - eps - eps_i) * self.nll + eps_i * (vocabulary * self.lse - sum_of_logits)
 
-    def _full(self, grads: _Gradients) -> Tensor:
-        """``sum_i sum_k q_ik z_ik`` for exact soft targets, and their share of the gradients."""
-        plan, dtype = self.plan, self.dtype
-        words, inverse, counts = self.target.unique(return_inverse=True, return_counts=True)
-        counts = counts.to(dtype)
-        h_sum = torch.zeros(words.numel(), self.features.size(1), dtype=dtype, device=self.features.device)
-        h_sum.index_add_(0, inverse, self.features.to(dtype))
-        w = self.weight.to(dtype)
-        square_norms = w.pow(2).sum(dim=1)
-        means = torch.empty_like(h_sum)
-        total = torch.zeros((), dtype=dtype, device=w.device)
-        for start in range(0, words.numel(), plan.chunk_size):
-            rows = slice(start, start + plan.chunk_size)
-            q, distances = full_soft_targets(
-                w, words[rows], self.temperature, plan.options.min_target_prob, plan.excluded, square_norms
-            )
-            count = counts[rows]
-            self.target_prob += count.dot(q.gather(1, words[rows].unsqueeze(1)).squeeze(1))
-            finite_rows = distances.index_fill_(1, self.excluded_ids, 0.0).sum(dim=1)
-            self.distance += count.dot(finite_rows)
-            torch.mm(q, w, out=means[rows])
-            total += (h_sum[rows] * means[rows]).sum()
-            if self.bias is not None:
-                total += count.dot(q.mv(self.bias.to(dtype)))
-            if plan.alpha > 0 and grads.weight is not None:
-                grads.weight.addmm_(q.t(), h_sum[rows], alpha=-plan.alpha)
-            if plan.alpha > 0 and grads.bias is not None:
-                grads.bias.sub_(count @ q, alpha=plan.alpha)
-        if plan.alpha > 0 and grads.features is not None:
-            grads.features.sub_(means[inverse], alpha=plan.alpha)
-        self.num_pairs += self._pairs_of_full()
-        return total
-
-    def _pairs_of_full(self) -> Tensor:
-        """Pairs of a target and another word of its support: every word but the target and the excluded ones."""
-        vocabulary = self.weight.size(0)
-        others = vocabulary - 1 - self.excluded_ids.numel()
-        target_is_excluded = (self.target.unsqueeze(1) == self.excluded_ids).any(dim=1)
-        return others * self.target.numel() + target_is_excluded.sum()
-
 
 class _FusedSelfKDLoss(torch.autograd.Function):
     """Differentiable in features, weight and bias through the first output alone."""
@@ -237,8 +217,8 @@ class _FusedSelfKDLoss(torch.autograd.Function):
         # The caller has chosen the dtypes; autocast must not take distances in half precision.
         with torch.autocast(device_type=features.device.type, enabled=False):
             result, grads = _Pass(features.detach(), weight.detach(), bias, target, plan).run(needs)
-        inputs = (features, weight, bias)
-        ctx.save_for_backward(*(None if g is None or x is None else g.to(x.dtype) for g, x in zip(grads, inputs)))
+        ctx.save_for_backward(*grads)
+        ctx.dtypes = [None if x is None else x.dtype for x in (features, weight, bias)]
         # Clones, because one tensor may stand for two outputs (no label smoothing, say), of which only the first
         # has a gradient.
         outputs = (*(value.clone() for value in result[:4]), *result.statistics)
@@ -251,8 +231,9 @@ class _FusedSelfKDLoss(torch.autograd.Function):
         gradients = ctx.saved_tensors
         # On the CPU reading one number costs nothing, and the usual upstream gradient of 1 needs no pass over W.
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:
-            gradients = tuple(None if g is None else g * grad_loss.to(g.dtype) for g in gradients)
-        return (*gradients, None, None)
+            gradients = tuple(None if g is None else g * grad_loss for g in gradients)
+        # Cast last: a loss scale for half precision has been multiplied in by now.
+        return (*(None if g is None else g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), None, None)
 
 
 def fused_self_kd_loss(
@@ -274,18 +255,27 @@ def fused_self_kd_loss(
     ``target`` holds no ignored token. Gradients flow from ``loss`` alone. Under autocast the matrix products run in the
     autocast dtype; sums and the softmax are float32 or better always.
     """
-    device = features.device.type
-    if torch.is_autocast_enabled() if device == "cuda" else _cpu_autocast_enabled():
-        dtype = torch.get_autocast_gpu_dtype() if device == "cuda" else torch.get_autocast_cpu_dtype()
-        features, weight = features.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+    embedding = weight.detach()
+    if not torch.is_grad_enabled():  # autograd would still say that a parameter needs its gradient
+        features, weight, bias = features.detach(), embedding, None if bias is None else bias.detach()
+    low_precision = _autocast_dtype(features.device.type)
+    if low_precision is not None and features.dtype != torch.float64:
+        features, weight = features.to(low_precision), weight.to(low_precision)
+        bias = None if bias is None else bias.to(low_precision)
+    num_tokens = target.numel()
     if chunk_size is None:
         itemsize = torch.empty((), dtype=at_least_float32(features.dtype)).element_size()
-        chunk_size = default_chunk_size(weight.size(0), target.numel(), features.device, itemsize)
-    plan = _Plan(alpha, options, label_smoothing, tuple(sorted({*excluded})), chunk_size, neighbours, generator)
+        chunk_size = default_chunk_size(weight.size(0), num_tokens, features.device, itemsize)
+    chunk_size = min(chunk_size, max(1, num_tokens))
+    plan = _Plan(embedding, alpha, options, label_smoothing, tuple(excluded), chunk_size, neighbours, generator)
     loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(features, weight, bias, target, plan)
     return SelfKDLoss(loss, ce_loss, nll_loss, skd_loss, Statistics(*statistics))
 
 
-def _cpu_autocast_enabled() -> bool:
-    return hasattr(torch, "is_autocast_cpu_enabled") and torch.is_autocast_cpu_enabled()
+def _autocast_dtype(device: str) -> Optional[torch.dtype]:
+    """The dtype that autocast would take for a matrix product on this device, None where it is off."""
+    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4 and later
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if device == "cpu":
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .soft_targets import SoftTargets, soft_targets
-from .supports import SoftTargetOptions, at_least_float32
+from .supports import SoftTargetOptions, at_least_float32, words_in_vocabulary
 
 __all__ = ["SelfKDLoss", "Statistics", "self_kd_loss_from_logits"]
 
@@ -40,11 +40,13 @@ class Statistics(NamedTuple):
 class SelfKDLoss(NamedTuple):
     """Result of the loss functions: in nats, float32 or better; () sums, or (N',) with ``reduction="none"``.
 
+    ``loss`` carries a gradient always; the other three do in the reference and do not in the fused implementation.
+
     Attributes:
-        loss: L, the training objective; gradients flow to logits.
-        ce_loss: L_CE (label-smoothed); gradients flow.
-        nll_loss: plain negative log-likelihood of the targets; gradients flow.
-        skd_loss: L_SKD; gradients flow, but never through q.
+        loss: L, the training objective.
+        ce_loss: L_CE (label-smoothed).
+        nll_loss: plain negative log-likelihood of the targets.
+        skd_loss: L_SKD; no gradient ever flows through q.
         statistics: see :class:`Statistics`.
     """
 
@@ -120,8 +122,8 @@ def self_kd_loss_from_logits(
     if reduction not in ("sum", "none"):
         raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")
     not_ignored = None
+    excluded = words_in_vocabulary([*excluded, ignore_index if ignore_index is not None else -1], logits.size(1))
     if ignore_index is not None:
-        excluded = sorted({*excluded, ignore_index})
         not_ignored = target != ignore_index
         logits, target = logits[not_ignored], target[not_ignored]
 
@@ -135,7 +137,7 @@ def self_kd_loss_from_logits(
     q = soft_targets(logits, weight, target, options, excluded, neighbours, generator)
     # At alpha = 0 the term is for the log only: backward then does exactly the work of cross-entropy.
     skd_lprobs = lprobs if alpha > 0 else lprobs.detach()
-    skd_loss = -(q.probs * skd_lprobs.gather(1, q.indices)).sum(dim=1)
+    skd_loss = -(q.probs * skd_lprobs.gather(1, q.indices)).masked_fill(~q.valid, 0.0).sum(dim=1)
     loss = (1.0 - alpha) * ce_loss + alpha * skd_loss if alpha > 0 else ce_loss
 
     def reduce(values: Tensor) -> Tensor:

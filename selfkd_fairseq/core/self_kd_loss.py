@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from .fused_linear_loss import fused_self_kd_loss
 from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
-from .supports import SoftTargetOptions
+from .supports import SoftTargetOptions, words_in_vocabulary
 
 __all__ = ["IMPLEMENTATIONS", "self_kd_loss"]
 
@@ -105,13 +105,12 @@ def self_kd_loss(
     vocabulary = weight.size(0)
     options = SoftTargetOptions(support, support_size, temperature, temperature_scale, min_target_prob)
     options.check(vocabulary_size=vocabulary)
-    if neighbours is not None and (neighbours.dim() != 2 or neighbours.size(0) != vocabulary):
+    if neighbours is not None and (neighbours.shape != (vocabulary, support_size) or neighbours.dtype != torch.long):
         raise ValueError(
-            f"neighbours must be (V, n) with the V of weight, got {tuple(neighbours.shape)} and weight "
-            f"{tuple(weight.shape)}"
+            f"neighbours must be int64 (V, support_size) = {(vocabulary, support_size)}, got {neighbours.dtype} "
+            f"{tuple(neighbours.shape)}"
         )
-    words = {*excluded} if ignore_index is None else {*excluded, ignore_index}
-    excluded = sorted(word for word in words if 0 <= word < vocabulary)
+    excluded = words_in_vocabulary([*excluded, ignore_index if ignore_index is not None else -1], vocabulary)
     if ignore_index is not None:
         kept = (target != ignore_index).nonzero().squeeze(1)
         if kept.numel() < target.numel():

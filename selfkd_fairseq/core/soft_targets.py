@@ -130,7 +130,7 @@ def full_soft_targets(
     Distances are taken as ``sqrt(|w_t|^2 + |w_k|^2 - 2 w_t . w_k)``, one matrix product.
 
     Args:
-        weight: (V, d), float32 or float64; no gradient flows.
+        weight: (V, d), float32 or float64, best :func:`~selfkd_fairseq.core.supports.centred`; no gradient flows.
         words: (U,) int64 target words.
         temperature: (), tau'.
         min_target_prob: m in [0, 1].
@@ -149,11 +149,12 @@ def full_soft_targets(
     if excluded:
         distances.index_fill_(1, torch.tensor(sorted(excluded), device=words.device), math.inf)
     distances.scatter_(1, column, 0.0)
-    probs = torch.softmax(distances * (-1.0 / temperature), dim=1)
+    probs = torch.softmax(distances / -temperature, dim=1)
     target_prob = probs.gather(1, column)
     below_floor = target_prob < min_target_prob
     scale = torch.where(below_floor, (1.0 - min_target_prob) / (1.0 - target_prob), torch.ones_like(target_prob))
-    probs.mul_(scale).scatter_(1, column, torch.where(below_floor, min_target_prob, target_prob))
+    floored_target = torch.where(below_floor, torch.full_like(target_prob, min_target_prob), target_prob)
+    probs.mul_(scale).scatter_(1, column, floored_target)
     return probs, distances
 
 

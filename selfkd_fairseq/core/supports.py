@@ -8,7 +8,7 @@ To add a support: write a function that returns its words (N, n), enter its name
 """
 
 import math
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -19,11 +19,13 @@ __all__ = [
     "SoftTargetOptions",
     "Support",
     "at_least_float32",
+    "centred",
     "make_support",
     "nearest_words",
     "predicted_words",
     "random_words",
     "support_words",
+    "words_in_vocabulary",
 ]
 
 SUPPORTS = ("predicted", "nearest", "full", "random")
@@ -86,6 +88,17 @@ class Support(NamedTuple):
     valid: Tensor
 
 
+def centred(weight: Tensor) -> Tensor:
+    """W (V, d) less its mean row, float32 or better, no gradient: distances stay, and their products do not cancel."""
+    weight = weight.detach().to(at_least_float32(weight.dtype))
+    return weight - weight.mean(dim=0)
+
+
+def words_in_vocabulary(words: Sequence[int], vocabulary_size: int) -> Tuple[int, ...]:
+    """Each of ``words`` once, in order, without ids such as -100 that name no word of the vocabulary."""
+    return tuple(sorted({word for word in words if 0 <= word < vocabulary_size}))
+
+
 def make_support(target: Tensor, words: Tensor, excluded: Sequence[int]) -> Support:
     """Put the target before its words, and mark which of them count: not the target again, nor an excluded word.
 
@@ -120,6 +133,8 @@ def predicted_words(scores: Tensor, size: int, excluded: Sequence[int]) -> Tenso
     scores = scores.detach()
     if excluded:
         scores = scores.index_fill(1, torch.tensor(sorted(excluded), device=scores.device), -math.inf)
+    if size == 1:  # of equal scores, the word that argmax calls the prediction
+        return scores.max(dim=1).indices.unsqueeze(1)
     return scores.topk(size, dim=1).indices
 
 
@@ -139,7 +154,7 @@ def nearest_words(
     Returns:
         (U, n) int64, nearest first. A row may end with the word itself or excluded words where n is close to V.
     """
-    weight = weight.detach().to(at_least_float32(weight.dtype))
+    weight = centred(weight)
     chunk_size = chunk_size or max(1, (64 << 20) // (weight.size(0) * weight.element_size()))
     square_norms = weight.pow(2).sum(dim=1)
     excluded_ids = torch.tensor(sorted(excluded), device=weight.device, dtype=torch.long)
@@ -175,7 +190,7 @@ def random_words(
     Raises:
         ValueError: fewer than n words may be drawn.
     """
-    excluded_set = {word for word in excluded if 0 <= word < vocabulary_size}
+    excluded_set = {*words_in_vocabulary(excluded, vocabulary_size)}
     allowed = torch.tensor([word for word in range(vocabulary_size) if word not in excluded_set])
     if size > len(allowed) - 1:
         raise ValueError(f"support_size must be at most {len(allowed) - 1} for the support random, got {size}")
@@ -184,6 +199,9 @@ def random_words(
     rank_of_word = torch.full((vocabulary_size,), len(allowed), dtype=torch.long)
     rank_of_word[allowed] = torch.arange(len(allowed))
     target_rank = rank_of_word[target.cpu()].unsqueeze(1)
+    # A target that is itself excluded has no rank: leaving out any rank at random keeps the draw uniform.
+    any_rank = torch.randint(0, len(allowed), target_rank.shape, generator=generator)
+    target_rank = torch.where(target_rank == len(allowed), any_rank, target_rank)
     ranks = torch.empty(target.numel(), size, dtype=torch.long)
     number_of_words = len(allowed) - 1
     for column, last in enumerate(range(number_of_words - size, number_of_words)):

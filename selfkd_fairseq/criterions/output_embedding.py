@@ -44,8 +44,8 @@ def _unsupported(model: nn.Module, why: str) -> UnsupportedModelError:
 def find_output_embedding(model: nn.Module) -> OutputEmbedding:
     """The output embedding of a fairseq model.
 
-    Recognised are decoders whose ``output_layer`` is fairseq's own Transformer or LSTM one, so that the matrix
-    returned here is certain to be the one that makes the logits; and any decoder with a method
+    Recognised are decoders whose ``output_layer`` is fairseq's own Transformer or LSTM one with a plain matrix, so that
+    the matrix returned here is certain to be the one that makes the logits; and any decoder with a method
     ``output_embedding()`` that returns ``(weight, bias)``, for models that are written with this plugin in mind.
 
     Args:
@@ -67,30 +67,44 @@ def find_output_embedding(model: nn.Module) -> OutputEmbedding:
         raise _unsupported(inner, "its adaptive softmax has no single output matrix")
     if hasattr(decoder, "output_embedding"):
         return OutputEmbedding(*decoder.output_embedding())
-    output_layer = getattr(type(decoder), "output_layer", None)
-    if output_layer is TransformerDecoderBase.output_layer:
-        projection = decoder.output_projection
-        if isinstance(projection, nn.Linear):
-            return OutputEmbedding(projection.weight, projection.bias)
-    elif output_layer is LSTMDecoder.output_layer:
-        if decoder.share_input_output_embed:
-            return OutputEmbedding(decoder.embed_tokens.weight, None)
-        return OutputEmbedding(decoder.fc_out.weight, decoder.fc_out.bias)
+    projection = _stock_projection(decoder)
+    # Exactly a Linear: a subclass may add to the product (adapters), and a parametrisation makes a subclass.
+    if isinstance(projection, OutputEmbedding):
+        return projection
+    if type(projection) is nn.Linear:
+        return OutputEmbedding(projection.weight, projection.bias)
     raise _unsupported(inner, f"the output layer of {type(decoder).__name__} is not known to be one matrix")
 
 
-def can_give_features(model: nn.Module) -> bool:
-    """Whether the projection can be left to the loss: the decoder projects in a method ``output_layer``.
+def _stock_projection(decoder: nn.Module):
+    """What fairseq's own output layers multiply by: a module, a shared matrix, or None for any other output layer."""
+    if "output_layer" in vars(decoder):  # replaced on this one object
+        return None
+    output_layer = getattr(type(decoder), "output_layer", None)
+    if output_layer is TransformerDecoderBase.output_layer:
+        return decoder.output_projection
+    if output_layer is LSTMDecoder.output_layer:
+        shared = decoder.share_input_output_embed
+        return OutputEmbedding(decoder.embed_tokens.weight, None) if shared else decoder.fc_out
+    return None
 
-    Not so where PyTorch's DDP looks for unused parameters: it decides from the model's output which gradients will
-    come, and an output projection that is applied outside of the model would be taken for unused.
+
+def can_give_features(model: nn.Module) -> bool:
+    """Whether the projection can be left to the loss, so that it makes the logits itself.
+
+    So it is where the decoder's output layer is fairseq's own and nothing else hangs on it: no hooks (fairseq's search
+    for NaN sets some), and no PyTorch DDP that looks for unused parameters (it decides from the model's output which
+    gradients will come, and would take an output projection that is applied outside of the model for unused).
     """
     wrapper = model
     while hasattr(wrapper, "module"):
         if getattr(wrapper, "find_unused_parameters", False):
             return False
         wrapper = wrapper.module
-    return callable(getattr(wrapper.decoder, "output_layer", None))
+    projection = _stock_projection(wrapper.decoder)
+    if isinstance(projection, nn.Module):
+        return not projection._forward_hooks and not projection._forward_pre_hooks
+    return projection is not None
 
 
 @contextlib.contextmanager
@@ -98,11 +112,25 @@ def features_instead_of_logits(model: nn.Module) -> Iterator[None]:
     """Within this context the model returns features (B, T, d) where it would return logits (B, T, V).
 
     Every argument of the model's forward stays as it is, so this works for models whose ``forward`` does not know
-    ``features_only``, and through data-parallel wrappers.
+    ``features_only``, and through data-parallel wrappers. For models of which :func:`can_give_features` holds.
+
+    Raises:
+        RuntimeError: at the end, if the model did not call its output layer exactly once.
     """
     decoder = unwrapped(model).decoder
-    decoder.output_layer = lambda features: features  # shadows the method of the class
+    calls = []
+
+    def output_layer(features):
+        calls.append(1)
+        return features
+
+    decoder.output_layer = output_layer  # shadows the method of the class
     try:
         yield
     finally:
         del decoder.output_layer
+    if len(calls) != 1:
+        raise RuntimeError(
+            f"{type(decoder).__name__} called its output layer {len(calls)} times in one forward pass, where self_kd "
+            "needs one; use --skd-implementation reference"
+        )

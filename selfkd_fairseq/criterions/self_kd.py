@@ -1,5 +1,6 @@
-"""The criterion ``self_kd``: fairseq's label-smoothed cross-entropy plus self-knowledge distillation."""
+"""The criterion ``self_kd``: fairseq's label-smoothed cross-entropy mixed with self-knowledge distillation."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ from .support_state import SupportState
 from .update_number import pass_update_number_to_criterion
 
 __all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -150,13 +153,14 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             UnsupportedModelError: the model has no single output embedding matrix.
         """
         embedding = find_output_embedding(model)
+        self._warn_without_update_number(model)
         if reduce and self.implementation == "fused" and can_give_features(model):
             with features_instead_of_logits(model):
                 net_output = model(**sample["net_input"])
             result = self._loss_from_features(embedding, *self._tokens(model, net_output, sample))
         else:
             net_output = model(**sample["net_input"])
-            result = self._loss_from_logits(embedding, *self._tokens(model, net_output, sample), reduce)
+            result = self._loss_from_logits(model, net_output, sample, reduce)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         statistics = result.statistics
@@ -181,6 +185,19 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             logging_output["total"] = utils.item(statistics.ntokens)
         return loss, sample_size, logging_output
 
+    def compute_loss(self, model, net_output, sample, reduce=True):
+        """(loss, nll_loss) from a model's output, for tasks that call a criterion by its parts. See :meth:`forward`."""
+        result = self._loss_from_logits(model, net_output, sample, reduce)
+        return (result.loss if model.training else result.ce_loss), result.nll_loss
+
+    def _warn_without_update_number(self, model) -> None:
+        if model.training and self.warmup_updates > 0 and self.support_state.num_updates is None:
+            logger.warning(
+                "self_kd was not told the update number, so alpha stays at 0: in a training loop of your own, call "
+                "criterion.set_num_updates(num_updates) before each update"
+            )
+            self.support_state.set_num_updates(0)  # say it once
+
     def _tokens(self, model, net_output, sample):
         """Features or logits (N', d or V) and targets (N',) of all positions that count."""
         outputs, target = net_output[0], model.get_targets(sample, net_output)
@@ -203,10 +220,12 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             generator=self.support_state.generator,
         )
 
-    def _loss_from_logits(self, embedding, logits, target, reduce) -> SelfKDLoss:
+    def _loss_from_logits(self, model, net_output, sample, reduce) -> SelfKDLoss:
+        weight = find_output_embedding(model).weight
+        logits, target = self._tokens(model, net_output, sample)
         return self_kd_loss_from_logits(
             logits,
-            embedding.weight,
+            weight,
             target,
             alpha=self.alpha,
             options=self.options,
@@ -214,7 +233,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             ignore_index=self.padding_idx,
             excluded=self.excluded,
             reduction="sum" if reduce else "none",
-            neighbours=self.support_state.neighbours(embedding.weight),
+            neighbours=self.support_state.neighbours(weight),
             generator=self.support_state.generator,
         )
 

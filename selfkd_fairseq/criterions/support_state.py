@@ -1,7 +1,7 @@
 """What a support keeps between batches: cached neighbours, and the source of random words."""
 
 import hashlib
-from typing import Optional, Sequence
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -31,16 +31,18 @@ class SupportState:
         self.options, self.excluded = options, tuple(excluded)
         self.refresh_updates, self.seed = refresh_updates, seed
         self.generator = torch.Generator()
-        self._neighbours: Optional[Tensor] = None
-        self._num_updates: Optional[int] = None
-        self._refresh = True
+        self.num_updates: Optional[int] = None
+        # By matrix: one criterion may serve several models (multilingual training). The matrix is kept beside its
+        # neighbours, so that its id stays its own.
+        self._neighbours: Dict[int, Tuple[Tensor, Tensor]] = {}
 
     def set_num_updates(self, num_updates: int) -> None:
         """Begin an update; further batches of the same update change nothing."""
-        if num_updates == self._num_updates:
+        if num_updates == self.num_updates:
             return
-        self._refresh = self._refresh or self._num_updates is None or num_updates % self.refresh_updates == 0
-        self._num_updates = num_updates
+        if self.num_updates is None or num_updates % self.refresh_updates == 0:
+            self._neighbours.clear()
+        self.num_updates = num_updates
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0
         # A hash, because torch's CPU generator reads no more than 32 bits of its seed.
@@ -55,8 +57,8 @@ class SupportState:
         """
         if self.options.support != "nearest":
             return None
-        if self._refresh or self._neighbours is None:
+        if id(weight) not in self._neighbours:
             every_word = torch.arange(weight.size(0), device=weight.device)
-            self._neighbours = nearest_words(weight, every_word, self.options.support_size, self.excluded)
-            self._refresh = False
-        return self._neighbours
+            neighbours = nearest_words(weight, every_word, self.options.support_size, self.excluded)
+            self._neighbours[id(weight)] = (weight, neighbours)
+        return self._neighbours[id(weight)][1]

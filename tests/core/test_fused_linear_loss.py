@@ -267,7 +267,7 @@ def test_memory_stays_far_below_that_of_the_logits():
         ),
         (
             dict(neighbours=torch.zeros(4, 1)),
-            "neighbours must be (V, n) with the V of weight, got (4, 1) and weight (17, 6)",
+            "neighbours must be int64 (V, support_size) = (17, 1), got torch.float32 (4, 1)",
         ),
     ],
 )  # fmt: skip

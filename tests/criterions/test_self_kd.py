@@ -186,6 +186,68 @@ def test_update_number_reaches_the_criterion_after_a_resume(tiny_translation, tm
     assert second.train_step([sample])["alpha"] == pytest.approx(0.7)
 
 
+IMPLEMENTATION_FLAGS = [
+    "--criterion",
+    "self_kd",
+    "--label-smoothing",
+    "0.1",
+    "--skd-alpha",
+    "0.5",
+    "--skd-warmup-updates",
+    "0",
+]
+
+
+@pytest.mark.parametrize("support", ["predicted", "nearest", "full", "random"])
+@pytest.mark.parametrize("name", MODELS)
+def test_both_implementations_give_the_same_numbers(name, support, data):
+    corpus, flags = MODELS[name]
+    results = []
+    for implementation in ("fused", "reference"):
+        setup = build(
+            data[corpus](), *flags, *IMPLEMENTATION_FLAGS, "--skd-support", support, "--skd-implementation",
+            implementation, "--report-accuracy",
+        )  # fmt: skip
+        setup.model.double()
+        setup.criterion.set_num_updates(7)
+        results.append(gradients(setup.model, setup.criterion, batches(setup)[0]))
+    (loss, size, logged, grads), (loss_, size_, logged_, grads_) = results
+    assert loss.item() == pytest.approx(loss_.item(), rel=1e-10)
+    assert size == size_ and logged.keys() == logged_.keys()
+    assert {k: float(v) for k, v in logged.items()} == pytest.approx(
+        {k: float(v) for k, v in logged_.items()}, rel=1e-9
+    )
+    assert_close(grads, grads_, 1e-9)
+
+
+def test_compute_loss_is_that_of_forward(tiny_translation):
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS)
+    sample = batches(setup)[0]
+    setup.model.train()
+    loss, nll_loss = setup.criterion.compute_loss(setup.model, setup.model(**sample["net_input"]), sample)
+    forward_loss, _, logged = setup.criterion(setup.model, sample)
+    assert loss.item() == pytest.approx(forward_loss.item(), rel=1e-6)
+    assert nll_loss.item() == pytest.approx(logged["nll_loss"].item(), rel=1e-6)
+
+
+def test_one_criterion_for_two_models_keeps_their_neighbours_apart(tiny_translation):
+    flags = [*TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS, "--skd-support", "nearest"]
+    one, two = build(tiny_translation, *flags), build(tiny_translation, *flags)
+    with torch.no_grad():
+        two.model.decoder.output_projection.weight.normal_()
+    sample = batches(one)[0]
+    alone = [gradients(s.model, s.criterion, sample)[2]["skd_distance"].item() for s in (one, two)]
+    shared = [gradients(s.model, one.criterion, sample)[2]["skd_distance"].item() for s in (one, two)]
+    assert alone == shared
+
+
+def test_a_loop_without_update_numbers_is_warned_once(tiny_translation, caplog):
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", "--skd-warmup-updates", "10")
+    for _ in range(2):
+        gradients(setup.model, setup.criterion, batches(setup)[0])
+    assert sum("was not told the update number" in record.message for record in caplog.records) == 1
+
+
 def test_wrapping_a_task_twice_changes_nothing(tiny_translation):
     setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd")
     wrapped = setup.task.train_step
