@@ -8,12 +8,12 @@ of the tokens with that target,
 which is about three (U, V, d) matrix products, in chunks of words.
 """
 
-from typing import NamedTuple, Optional, Sequence
+import math
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from .soft_targets import full_soft_targets
 from .supports import at_least_float32, centred
 
 __all__ = ["ExactTargets", "Gradients", "add_exact_targets"]
@@ -49,6 +49,49 @@ class ExactTargets(NamedTuple):
     num_pairs: Tensor
 
 
+class _Space(NamedTuple):
+    """The embedding space in units of tau', and what distances in it need.
+
+    Attributes:
+        rows: (V, d) rows of W less their mean, divided by tau'; float32 or better.
+        square_norms: (V,) their squared norms.
+        excluded_ids: (E,) int64.
+        min_target_prob: floor m.
+    """
+
+    rows: Tensor
+    square_norms: Tensor
+    excluded_ids: Tensor
+    min_target_prob: float
+
+
+def _exact_rows(space: _Space, words: Tensor, distances: Tensor, probs: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """Soft targets of U words over the whole vocabulary, in two given (U, V) buffers: few passes, no new memory.
+
+    ``sqrt(|w_t|^2 + |w_k|^2 - 2 w_t . w_k)`` is one matrix product, and rows less their mean keep it from cancelling.
+
+    Returns:
+        scale (U, 1): q is ``scale * probs``, so that raising a target to the floor does not pass over the others;
+        target_prob (U,): q of the word itself; distance (U,): sum of its distances to all others, in units of tau'.
+    """
+    column = words.unsqueeze(1)
+    torch.addmm(space.square_norms, space.rows[words], space.rows.t(), alpha=-2.0, out=distances)
+    distances.add_(space.square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_()
+    distances.scatter_(1, column, 0.0).index_fill_(1, space.excluded_ids, 0.0)
+    distance = distances.sum(dim=1)
+    distances.neg_().index_fill_(1, space.excluded_ids, -math.inf).scatter_(1, column, 0.0)
+    torch.softmax(distances, dim=1, out=probs)
+    floor, target_prob = space.min_target_prob, probs.gather(1, column)
+    if floor == 1.0:  # one-hot, and no scale could say so
+        probs.zero_().scatter_(1, column, target_prob.new_ones(target_prob.shape))
+        return torch.ones_like(target_prob), torch.ones_like(distance), distance
+    below_floor = target_prob < floor
+    scale = torch.where(below_floor, (1.0 - floor) / (1.0 - target_prob), torch.ones_like(target_prob))
+    target_prob = torch.where(below_floor, torch.full_like(target_prob, floor), target_prob)
+    probs.scatter_(1, column, target_prob / scale)
+    return scale, target_prob.squeeze(1), distance
+
+
 def add_exact_targets(
     features: Tensor,
     weight: Tensor,
@@ -60,7 +103,7 @@ def add_exact_targets(
     min_target_prob: float,
     excluded: Sequence[int],
     alpha: float,
-    chunk_size: int,
+    buffers: Tuple[Tensor, Tensor],
     gradients: Gradients,
 ) -> ExactTargets:
     """Add the share of exact soft targets to ``gradients``, in place, and return their sums.
@@ -75,7 +118,7 @@ def add_exact_targets(
         min_target_prob: floor m.
         excluded: word ids that get no probability except as the target.
         alpha: weight of the distillation term, in [0, 1].
-        chunk_size: words at a time.
+        buffers: two (C, V) tensors of the accumulators' dtype, C words at a time; what they hold is lost.
         gradients: accumulators, see :class:`Gradients`.
     """
     dtype = at_least_float32(features.dtype)
@@ -83,26 +126,28 @@ def add_exact_targets(
     counts = counts.to(dtype)
     h_sum = torch.zeros(words.numel(), features.size(1), dtype=dtype, device=features.device)
     h_sum.index_add_(0, inverse, features.to(dtype))
-    w, space = weight.to(dtype), centred(embedding)
-    square_norms = space.pow(2).sum(dim=1)
+    w, chunk_size = weight.to(dtype), buffers[0].size(0)
+    rows = (centred(embedding) / temperature).to(dtype)
     excluded_ids = torch.tensor(excluded, dtype=torch.long, device=target.device)
-    means = torch.empty_like(h_sum)
+    space = _Space(rows, rows.pow(2).sum(dim=1), excluded_ids, min_target_prob)
     zero = torch.zeros((), dtype=dtype, device=features.device)
     total, target_prob, distance = zero.clone(), zero.clone(), zero.clone()
+    means = torch.empty_like(h_sum)
     for start in range(0, words.numel(), chunk_size):
-        rows = slice(start, start + chunk_size)
-        q, distances = full_soft_targets(space, words[rows], temperature, min_target_prob, excluded, square_norms)
-        q, count = q.to(dtype), counts[rows]
-        target_prob += count.dot(q.gather(1, words[rows].unsqueeze(1)).squeeze(1))
-        distance += count.dot(distances.index_fill_(1, excluded_ids, 0.0).sum(dim=1).to(dtype))
-        torch.mm(q, w, out=means[rows])
-        total += (h_sum[rows] * means[rows]).sum()
+        part = slice(start, start + chunk_size)
+        ids, count = words[part], counts[part]
+        distances, probs = (buffer[: ids.numel()] for buffer in buffers)
+        scale, row_target_prob, row_distance = _exact_rows(space, ids, distances, probs)
+        target_prob += count.dot(row_target_prob)
+        distance += count.dot(row_distance) * temperature
+        torch.mm(probs, w, out=means[part]).mul_(scale)
+        total += (h_sum[part] * means[part]).sum()
         if bias is not None:
-            total += count.dot(q.mv(bias.to(dtype)))
+            total += (count * scale.squeeze(1)).dot(probs.mv(bias.to(dtype)))
         if alpha > 0 and gradients.weight is not None:
-            gradients.weight.addmm_(q.t(), h_sum[rows], alpha=-alpha)
+            gradients.weight.addmm_(probs.t(), h_sum[part] * scale, alpha=-alpha)
         if alpha > 0 and gradients.bias is not None:
-            gradients.bias.sub_(count @ q, alpha=alpha)
+            gradients.bias.sub_((count * scale.squeeze(1)) @ probs, alpha=alpha)
     if alpha > 0 and gradients.features is not None:
         gradients.features.sub_(means[inverse], alpha=alpha)
     # Every word but the target and the excluded ones; a target that is itself excluded takes nothing away.

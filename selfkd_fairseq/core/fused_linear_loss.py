@@ -89,10 +89,11 @@ class _Pass:
         ce = self._cross_entropy(grads)
         skd = self.sparse_skd
         if plan.options.support == "full":
+            buffers = (logits if logits.dtype == dtype else torch.empty_like(probs), probs)
             exact = add_exact_targets(
                 h, w, self.bias, self.target, embedding=plan.embedding, temperature=self.temperature,
                 min_target_prob=plan.options.min_target_prob, excluded=plan.excluded, alpha=plan.alpha,
-                chunk_size=plan.chunk_size, gradients=grads,
+                buffers=buffers, gradients=grads,
             )  # fmt: skip
             skd = self.lse - exact.sum_of_logits
             self.target_prob, self.distance, self.num_pairs = exact[1:]

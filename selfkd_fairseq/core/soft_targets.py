@@ -15,7 +15,7 @@ arXiv 1908.01851); the exact equations are this project's reading of it.
 """
 
 import math
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ from .supports import SoftTargetOptions, Support, at_least_float32, make_support
 __all__ = [
     "SoftTargets",
     "effective_temperature",
-    "full_soft_targets",
     "rms_distance",
     "soft_targets",
     "sparse_soft_targets",
@@ -114,48 +113,6 @@ def sparse_soft_targets(weight: Tensor, support: Support, temperature: Tensor, m
     distances = torch.linalg.vector_norm(rows - rows[:, :1], dim=2)
     probs = support_probabilities(distances, support.valid, temperature, min_target_prob)
     return SoftTargets(support.indices, probs, distances, support.valid)
-
-
-@torch.no_grad()
-def full_soft_targets(
-    weight: Tensor,
-    words: Tensor,
-    temperature: Tensor,
-    min_target_prob: float,
-    excluded: Sequence[int] = (),
-    square_norms: Optional[Tensor] = None,
-) -> Tuple[Tensor, Tensor]:
-    """Exact soft targets over the whole vocabulary for given target words.
-
-    Distances are taken as ``sqrt(|w_t|^2 + |w_k|^2 - 2 w_t . w_k)``, one matrix product.
-
-    Args:
-        weight: (V, d), float32 or float64, best :func:`~selfkd_fairseq.core.supports.centred`; no gradient flows.
-        words: (U,) int64 target words.
-        temperature: (), tau'.
-        min_target_prob: m in [0, 1].
-        excluded: word ids that get no probability except as the target.
-        square_norms: (V,) squared norms of the rows, if the caller has them.
-
-    Returns:
-        probs (U, V), rows that sum to 1, and distances (U, V), infinite at excluded words; like ``weight``.
-    """
-    weight = weight.detach()
-    if square_norms is None:
-        square_norms = weight.pow(2).sum(dim=1)
-    column = words.unsqueeze(1)
-    distances = torch.addmm(square_norms, weight[words], weight.t(), alpha=-2.0)
-    distances = distances.add_(square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_()
-    if excluded:
-        distances.index_fill_(1, torch.tensor(sorted(excluded), device=words.device), math.inf)
-    distances.scatter_(1, column, 0.0)
-    probs = torch.softmax(distances / -temperature, dim=1)
-    target_prob = probs.gather(1, column)
-    below_floor = target_prob < min_target_prob
-    scale = torch.where(below_floor, (1.0 - min_target_prob) / (1.0 - target_prob), torch.ones_like(target_prob))
-    floored_target = torch.where(below_floor, torch.full_like(target_prob, min_target_prob), target_prob)
-    probs.mul_(scale).scatter_(1, column, floored_target)
-    return probs, distances
 
 
 @torch.no_grad()
