@@ -5,12 +5,24 @@ import math
 import numpy as np
 
 
-def soft_target_row(logits, weight, target, *, n, tau, relative, floor, excluded):
+def nearest(weight, target, n, excluded):
+    """The n nearest words of the target by brute force."""
+    others = [k for k in range(len(weight)) if k != target and k not in excluded]
+    return sorted(others, key=lambda k: np.sum((weight[target] - weight[k]) ** 2))[:n]
+
+
+def soft_target_row(logits, weight, target, *, n, tau, relative, floor, excluded, support="predicted"):
     """q of one token as a dict {word: probability}; float64 throughout."""
     weight = np.asarray(weight, dtype=np.float64)
-    order = sorted(range(len(logits)), key=lambda k: -logits[k])
-    predicted = [k for k in order if k not in excluded][:n]
-    support = {target, *predicted}
+    if support == "predicted":
+        order = sorted(range(len(logits)), key=lambda k: -logits[k])
+        words = [k for k in order if k not in excluded][:n]
+    elif support == "nearest":
+        words = nearest(weight, target, n, excluded)
+    else:
+        assert support == "full"
+        words = [k for k in range(len(weight)) if k not in excluded]
+    support = {target, *words}
     if relative:
         mean_square = np.mean([np.dot(w, w) for w in weight])
         mean = weight.mean(axis=0)

@@ -7,8 +7,8 @@ Two identities carry it. With ``z_i = W h_i + b``, ``p_i = softmax(z_i)`` and so
 
 where s is the label-smoothed target. So one pass over chunks of tokens gives every sum, the most probable words and
 the gradients of h, W and b, which are taken in the forward pass. What label smoothing adds to every word alike is a
-correction of rank one. With the support ``full`` q depends on the target word alone and is made once per distinct
-target word of the batch (U <= N rows), also in chunks; its gradient to W is ``q^T (sum of h over the word's tokens)``.
+correction of rank one. With the support ``full`` q depends on the target word alone: tokens are taken in the order of
+their targets, and each distinct target word of a chunk gets its row of q once (:mod:`.fused_exact_targets`).
 
 Result and gradients are those of :mod:`selfkd_fairseq.core.reference_loss`.
 """
@@ -18,14 +18,16 @@ from typing import Any, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .fused_exact_targets import Gradients, add_exact_targets
+from .fused_exact_targets import ExactTargets
 from .reference_loss import SelfKDLoss, Statistics
 from .soft_targets import effective_temperature, sparse_soft_targets
 from .supports import SoftTargetOptions, at_least_float32, make_support, support_words
 
 __all__ = ["fused_self_kd_loss"]
 
-CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}
+# Measured on 2 cores: fewer tokens starve the matrix products, more leave the cache. A GPU wants larger products.
+CHUNK_BYTES = {"cpu": 40 << 20, "cuda": 256 << 20}
+CHUNK_TOKENS = {"cpu": 512, "cuda": 1 << 20}
 
 
 class _Plan(NamedTuple):
@@ -44,9 +46,24 @@ class _Plan(NamedTuple):
     generator: Optional[torch.Generator]
 
 
+class Gradients(NamedTuple):
+    """Accumulators of the gradients of the loss, None where none is needed. float32 or better.
+
+    Attributes:
+        features: (N, d).
+        weight: (V, d).
+        bias: (V,).
+    """
+
+    features: Optional[Tensor]
+    weight: Optional[Tensor]
+    bias: Optional[Tensor]
+
+
 def default_chunk_size(vocabulary_size: int, num_tokens: int, device: torch.device, itemsize: int) -> int:
     """Tokens at a time: as many as keep a (chunk, V) tensor within a fixed number of bytes, in even chunks."""
-    most = max(16, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"]) // (vocabulary_size * itemsize))
+    kind = device.type if device.type in CHUNK_BYTES else "cuda"
+    most = min(CHUNK_TOKENS[kind], max(16, CHUNK_BYTES[kind] // (vocabulary_size * itemsize)))
     chunks = max(1, -(-num_tokens // most))
     return max(1, -(-num_tokens // chunks))
 
@@ -61,7 +78,7 @@ class _Pass:
         self.smoothing_of_others = plan.label_smoothing / (weight.size(0) - 1)
         self.excluded_ids = torch.tensor(plan.excluded, dtype=torch.long, device=target.device)
         zero = torch.zeros((), dtype=self.dtype, device=features.device)
-        self.nll, self.lse, self.sparse_skd = zero.clone(), zero.clone(), zero.clone()
+        self.nll, self.lse, self.skd = zero.clone(), zero.clone(), zero.clone()
         self.target_prob, self.distance = zero.clone(), zero.clone()
         self.n_correct = torch.zeros((), dtype=torch.long, device=features.device)
         self.num_pairs = self.n_correct.clone()
@@ -79,6 +96,10 @@ class _Pass:
             fixed_words = support_words(
                 None, plan.embedding, self.target, plan.options, plan.excluded, plan.neighbours, plan.generator
             )
+        if plan.options.support == "full":
+            self.exact = ExactTargets(
+                plan.embedding, self.temperature, plan.options.min_target_prob, plan.excluded, plan.chunk_size, dtype
+            )
         logits = torch.empty(plan.chunk_size, w.size(0), dtype=h.dtype, device=h.device)
         probs = torch.empty(plan.chunk_size, w.size(0), dtype=dtype, device=h.device)
         for start in range(0, h.size(0), plan.chunk_size):
@@ -87,20 +108,10 @@ class _Pass:
             words = None if fixed_words is None else fixed_words[tokens]
             self._chunk(tokens, logits[:size], probs[:size], words, grads)
         ce = self._cross_entropy(grads)
-        skd = self.sparse_skd
-        if plan.options.support == "full":
-            buffers = (logits if logits.dtype == dtype else torch.empty_like(probs), probs)
-            exact = add_exact_targets(
-                h, w, self.bias, self.target, embedding=plan.embedding, temperature=self.temperature,
-                min_target_prob=plan.options.min_target_prob, excluded=plan.excluded, alpha=plan.alpha,
-                buffers=buffers, gradients=grads,
-            )  # fmt: skip
-            skd = self.lse - exact.sum_of_logits
-            self.target_prob, self.distance, self.num_pairs = exact[1:]
-        loss = (1.0 - plan.alpha) * ce + plan.alpha * skd if plan.alpha > 0 else ce
+        loss = (1.0 - plan.alpha) * ce + plan.alpha * self.skd if plan.alpha > 0 else ce
         num_tokens = torch.tensor(h.size(0), device=h.device)
         statistics = Statistics(num_tokens, self.n_correct, self.target_prob, self.distance, self.num_pairs)
-        return SelfKDLoss(loss, ce, self.nll, skd, statistics), grads
+        return SelfKDLoss(loss, ce, self.nll, self.skd, statistics), grads
 
     def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, words: Optional[Tensor], grads: Gradients) -> None:
         """Sums of one chunk, and its share of the gradients but for what concerns all words or ``full`` targets."""
@@ -123,20 +134,26 @@ class _Pass:
         self.nll += (excess + best_logit - z.gather(1, column).squeeze(1)).sum()
         self.lse += (excess + best_logit).sum()
 
-        # Everything that dL/dz holds beside p and the constant of label smoothing, at the words concerned.
-        on_target = -(1.0 - plan.alpha) * (1.0 - plan.label_smoothing - self.smoothing_of_others)
-        indices, values = column, torch.full_like(column, on_target, dtype=self.dtype)
-        if words is not None:
+        # Now dL/dz: p, less the soft targets, less the label-smoothed one but for what is the same for every word.
+        if words is None:
+            exact = self.exact.chunk(target)
+            expected_logit = torch.bmm(exact.probs.unsqueeze(1), z.unsqueeze(2)).view(-1)
+            self.skd += (excess + best_logit - expected_logit).sum()
+            self._count(exact.target_prob, exact.distance, exact.num_pairs)
+            if plan.alpha > 0:
+                probs.sub_(exact.probs, alpha=plan.alpha)
+        else:
             support = make_support(target, words, plan.excluded)
             q = sparse_soft_targets(plan.embedding, support, self.temperature, plan.options.min_target_prob)
-            q_probs = q.probs.to(self.dtype)
             below_best = (best_logit.unsqueeze(1) - z.gather(1, q.indices)).masked_fill(~q.valid, 0.0)
-            self.sparse_skd += (excess + (q_probs * below_best).sum(dim=1)).sum()
-            self._count(q.probs[:, 0].sum(), q.distances[:, 1:], q.valid[:, 1:])
-            indices, values = q.indices, -plan.alpha * q_probs
-            values[:, 0] += on_target
+            q_probs = q.probs.to(self.dtype)
+            self.skd += (excess + (q_probs * below_best).sum(dim=1)).sum()
+            valid = q.valid[:, 1:]
+            self._count(q.probs[:, 0].sum(), q.distances[:, 1:].masked_fill(~valid, 0.0).sum(), valid.sum())
+            probs.scatter_add_(1, q.indices, -plan.alpha * q_probs)
         if any(gradient is not None for gradient in grads):
-            probs.scatter_add_(1, indices, values)
+            on_target = -(1.0 - plan.alpha) * (1.0 - plan.label_smoothing - self.smoothing_of_others)
+            probs.scatter_add_(1, column, torch.full_like(column, on_target, dtype=self.dtype))
             self._backward_products(probs, h, tokens, grads)
 
     def _predicted(self, z: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
@@ -155,10 +172,10 @@ class _Pass:
         best_logit, position = candidates.max(dim=1)
         return best_logit, candidate_words.gather(1, position.unsqueeze(1)).squeeze(1), words
 
-    def _count(self, target_prob: Tensor, distances: Tensor, valid: Tensor) -> None:
+    def _count(self, target_prob: Tensor, distance: Tensor, num_pairs: Tensor) -> None:
         self.target_prob += target_prob
-        self.distance += distances.masked_fill(~valid, 0.0).sum()
-        self.num_pairs += valid.sum()
+        self.distance += distance
+        self.num_pairs += num_pairs
 
     def _backward_products(self, dz: Tensor, h: Tensor, tokens: slice, grads: Gradients) -> None:
         if grads.bias is not None:
@@ -269,6 +286,9 @@ def fused_self_kd_loss(
         chunk_size = default_chunk_size(weight.size(0), num_tokens, features.device, itemsize)
     chunk_size = min(chunk_size, max(1, num_tokens))
     plan = _Plan(embedding, alpha, options, label_smoothing, tuple(excluded), chunk_size, neighbours, generator)
+    if options.support == "full":  # every sum is the same in any order
+        order = target.argsort()
+        features, target = features[order], target[order]
     loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(features, weight, bias, target, plan)
     return SelfKDLoss(loss, ce_loss, nll_loss, skd_loss, Statistics(*statistics))
 

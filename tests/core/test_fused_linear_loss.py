@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfkd_fairseq.core import SUPPORTS, self_kd_loss
+from selfkd_fairseq.core import IMPLEMENTATIONS, SUPPORTS, self_kd_loss
+from tests import definition
 
 PAD, BOS = 1, 0
 
@@ -63,6 +64,24 @@ def test_equals_the_reference(support, alpha, label_smoothing, bias):
                 batch(bias=bias), support=support, alpha=alpha, label_smoothing=label_smoothing,
                 chunk_size=chunk_size, support_size=n, temperature=0.4,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize("support", ["predicted", "nearest", "full"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_equals_the_definition(support, implementation, alpha):
+    tensors = batch(bias=True)
+    tensors["target"][5] = BOS  # an excluded word is in a support as the target
+    arguments = dict(alpha=alpha, label_smoothing=0.1, support=support, support_size=3, temperature=0.6)
+    values, grads = run(tensors, implementation, min_target_prob=0.3, **arguments)
+    features, weight, bias = (tensors[name].numpy() for name in ("features", "weight", "bias"))
+    sums, dz = definition.losses(
+        features @ weight.T + bias, weight, tensors["target"], alpha=alpha, label_smoothing=0.1, pad=PAD,
+        excluded=(BOS,), n=3, tau=0.6, relative=True, floor=0.3, support=support,
+    )  # fmt: skip
+    assert [value.item() for value in values[:4]] == pytest.approx(list(sums), rel=1e-12)
+    for name, expected in (("features", dz @ weight), ("weight", dz.T @ features), ("bias", dz.sum(axis=0))):
+        assert abs(grads[name].numpy() - expected).max() < 1e-12, name
 
 
 @pytest.mark.parametrize("support", SUPPORTS)
@@ -169,6 +188,31 @@ def test_half_precision_is_as_near_to_float32_as_the_naive_loss(support, dtype):
 
 
 @pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("loss_scale", [128.0, 1024.0])
+def test_small_gradients_survive_float16_with_a_loss_scale(support, loss_scale):
+    """The scale of fairseq's --fp16 comes with the upstream gradient, after these gradients were taken."""
+    exact = batch(tokens=200, vocabulary=1500, width=16, dtype=torch.float32)
+    exact["target"] = exact["target"].clamp_min(2)
+    # A peaked, mostly right model: most probabilities lie below what float16 can hold.
+    exact["features"] = 1.2 * exact["weight"][exact["target"]]
+    half = {name: t.half() if t.is_floating_point() else t for name, t in exact.items()}
+    rounded = {name: t.double() if t.is_floating_point() else t for name, t in half.items()}
+    arguments = dict(support=support, alpha=0.4, upstream=loss_scale)
+    _, truth = run(rounded, "reference", **arguments)
+    _, fused = run(half, "fused", **arguments)
+    _, naive = run(half, "reference", **arguments)
+
+    def row_errors(grads):
+        truth_rows = truth["weight"].norm(dim=1)
+        errors = (grads["weight"].double() - truth["weight"]).norm(dim=1) / truth_rows
+        return errors[truth_rows > 1e-6 * loss_scale]
+
+    assert torch.isfinite(fused["weight"]).all() and torch.isfinite(fused["features"]).all()
+    assert row_errors(fused).median() <= row_errors(naive).median() + 1e-3
+    assert (row_errors(fused) > 0.5).float().mean() <= (row_errors(naive) > 0.5).float().mean() + 1e-3
+
+
+@pytest.mark.parametrize("support", SUPPORTS)
 def test_autocast(support):
     tensors = batch(tokens=60, vocabulary=200, width=16, dtype=torch.float32, bias=True)
     plain, plain_grads = run(tensors, "fused", support=support, alpha=0.4)
@@ -176,6 +220,10 @@ def test_autocast(support):
         low, low_grads = run(tensors, "fused", support=support, alpha=0.4)
     assert low[0].dtype == torch.float32 and all(grad.dtype == torch.float32 for grad in low_grads.values())
     assert low[0].item() == pytest.approx(plain[0].item(), rel=2e-2)
+    assert low[0].item() != plain[0].item()
+    # Soft targets come from the matrix as it is, not as autocast rounds it.
+    if support in ("nearest", "full", "random"):
+        assert low[6].item() == plain[6].item()
     for name, grad in plain_grads.items():
         assert ((low_grads[name] - grad).norm() / grad.norm()).item() < 5e-2, name
 
@@ -216,6 +264,16 @@ def test_cached_neighbours_are_used():
     without = self_kd_loss(**tensors, alpha=0.5, support="nearest")
     assert with_cache.skd_loss.item() == pytest.approx(reference.skd_loss.item(), rel=1e-12)
     assert abs(with_cache.skd_loss.item() - without.skd_loss.item()) > 1e-3
+
+
+def test_no_gradient_work_without_grad_mode(monkeypatch):
+    from selfkd_fairseq.core import fused_linear_loss
+
+    tensors = batch()
+    tensors["weight"].requires_grad_()
+    monkeypatch.setattr(fused_linear_loss._Pass, "_backward_products", lambda *_: pytest.fail("gradients were taken"))
+    with torch.no_grad():
+        assert self_kd_loss(**tensors, alpha=0.5).loss.item() > 0
 
 
 def test_memory_stays_far_below_that_of_the_logits():

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from selfkd_fairseq.core import SoftTargetOptions, rms_distance, soft_targets
-from tests.definition import soft_target_row
+from selfkd_fairseq.core import SoftTargetOptions, nearest_words, rms_distance, soft_targets
+from selfkd_fairseq.core.supports import random_words
+from tests.definition import nearest, soft_target_row
 
 # Rows at 0, 3, 4, 5 and 12 from row 0, so that every distance to it can be read off.
 WEIGHT = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0], [3.0, 4.0], [12.0, 0.0]], dtype=torch.float64)
@@ -151,3 +152,44 @@ def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError) as error:
         SoftTargetOptions(**options).check(vocabulary_size=5)
     assert str(error.value) == message
+
+
+def counts_of_random_words(target, n=2, vocabulary=8, excluded=(0, 1), draws=20000):
+    words = random_words(
+        torch.full((draws,), target), vocabulary, n, excluded, torch.Generator().manual_seed(5)
+    )  # fmt: skip
+    assert words.shape == (draws, n)
+    assert all((words[:, i] != words[:, j]).all() for i in range(n) for j in range(i))
+    return torch.bincount(words.flatten(), minlength=vocabulary).tolist()
+
+
+@pytest.mark.parametrize("target", [0, 2, 5, 7])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_random_words_are_uniform_over_the_words_that_may_be_drawn(target, n):
+    counts = counts_of_random_words(target, n)
+    allowed = [word for word in range(2, 8) if word != target]
+    assert all(counts[word] == 0 for word in range(8) if word not in allowed)
+    expected = 20000 * n / len(allowed)
+    # Five standard deviations of a binomial count.
+    bound = 5 * math.sqrt(20000 * (n / len(allowed)) * (1 - n / len(allowed)) + 1)
+    assert all(abs(counts[word] - expected) < bound for word in allowed)
+
+
+def test_random_words_repeat_with_the_generator():
+    target = torch.randint(0, 50, (30,))
+    one, two, other = (random_words(target, 50, 3, (0,), torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_nearest_words_by_brute_force(offset):
+    weight = torch.randn(40, 5, generator=torch.Generator().manual_seed(2)) + offset
+    found = nearest_words(weight, torch.arange(40), 4, (0, 7), chunk_size=9)
+    for word in range(40):
+        assert found[word].tolist() == nearest(weight.double().numpy(), word, 4, {0, 7}), word
+
+
+def test_nearest_words_leave_out_the_word_and_the_excluded_until_nothing_else_is_left():
+    found = nearest_words(WEIGHT, torch.arange(5), 4, (1,))
+    for word in range(5):
+        assert set(found[word].tolist()[: 3 if word != 1 else 4]) == {0, 2, 3, 4} - {word}
