@@ -90,7 +90,8 @@ def test_pytorch_ddp(flags, support, find_unused, tiny_translation):
 def train(data, save_dir, *flags):
     arguments = [
         command("fairseq-train"), data, "--user-dir", "selfkd_fairseq", "--criterion", "self_kd", *TINY_TRANSFORMER,
-        *NO_DROPOUT, "--share-all-embeddings", "--skd-alpha", "0.5", "--skd-warmup-updates", "4", "--cpu", "--seed", "2",
+        *NO_DROPOUT, "--share-all-embeddings", "--skd-alpha", "0.5", "--skd-warmup-updates", "4", "--cpu",
+        "--seed", "2",
         "--optimizer", "adam", "--lr", "0.01", "--batch-size", "8", "--max-update", "6", "--no-epoch-checkpoints",
         "--disable-validation", "--save-dir", save_dir, *flags,
     ]  # fmt: skip

@@ -261,13 +261,10 @@ def test_logged_means(tiny_translation):
     setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", "--report-accuracy")
     one = dict(ntokens=4, nsentences=1, sample_size=4, skd_ntokens=4, alpha=0.25, skd_num_batches=1, total=4)
     logs = [
-        dict(
-            one, loss=2.0, nll_loss=2.0, skd_loss=1.0, skd_target_prob=3.0, skd_distance=6.0, skd_num_pairs=3, n_correct=1
-        ),
-        dict(
-            one, loss=4.0, nll_loss=4.0, skd_loss=2.0, skd_target_prob=3.0, skd_distance=2.0, skd_num_pairs=1, n_correct=2
-        ),
-    ]  # fmt: skip
+        dict(one, loss=2.0, nll_loss=2.0, skd_loss=1.0, skd_target_prob=3.0, skd_distance=6.0, skd_num_pairs=3),
+        dict(one, loss=4.0, nll_loss=4.0, skd_loss=2.0, skd_target_prob=3.0, skd_distance=2.0, skd_num_pairs=1),
+    ]
+    logs[0]["n_correct"], logs[1]["n_correct"] = 1, 2
     with metrics.aggregate() as aggregated:
         setup.criterion.reduce_metrics(logs)
     values = aggregated.get_smoothed_values()
