@@ -83,7 +83,7 @@ def write_plot(path: Path, rows: Sequence[Row], where: str) -> None:
         axis.set_xlabel("relative to fairseq's label_smoothed_cross_entropy")
     axes[0].set_yticks([y + 0.4 - height / 2 for y in range(len(names))], names)
     axes[0].invert_yaxis()
-    axes[1].legend(title="N x V x d", loc="lower right")
+    axes[1].legend(title="N x V x d", loc="center right", bbox_to_anchor=(0.985, 0.4))
     figure.suptitle(where, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=130)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfkd_fairseq.benchmark.measure import peak_extra_bytes
 from selfkd_fairseq.core import IMPLEMENTATIONS, SUPPORTS, self_kd_loss
 from tests import definition
 
@@ -277,26 +278,20 @@ def test_no_gradient_work_without_grad_mode(monkeypatch):
 
 
 def test_memory_stays_far_below_that_of_the_logits():
-    """Peak extra memory of forward and backward, as the CPU allocator counts it, against one (N, V) tensor."""
-    from torch.profiler import ProfilerActivity, profile
-
+    """Peak extra memory of forward and backward, against one (N, V) tensor."""
     tokens, vocabulary, width = 1024, 8000, 16
     tensors = batch(tokens, vocabulary, width, dtype=torch.float32)
     features, weight = tensors["features"].requires_grad_(), tensors["weight"].requires_grad_()
 
     def peak(implementation):
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        def forward_and_backward():
             self_kd_loss(
                 features, weight, tensors["target"], alpha=0.4, label_smoothing=0.1, implementation=implementation,
                 chunk_size=64,
             ).loss.backward()  # fmt: skip
+
         features.grad = weight.grad = None
-        current = highest = 0
-        for event in profiler.profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                current += event.nbytes()
-                highest = max(highest, current)
-        return highest
+        return peak_extra_bytes(forward_and_backward, torch.device("cpu"))
 
     one_tensor = 4 * tokens * vocabulary
     assert peak("reference") > 2 * one_tensor

@@ -220,6 +220,27 @@ def test_both_implementations_give_the_same_numbers(name, support, data):
     assert_close(grads, grads_, 1e-9)
 
 
+@pytest.mark.parametrize("support", ["predicted", "nearest", "full", "random"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_models(dtype, support, tiny_translation):
+    """What --fp16 and --bf16 do to model and criterion; the loss is no farther from float32 than fairseq's way."""
+    flags = [*TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS, "--skd-support", support]
+    losses = {}
+    for implementation, used in (("float32", None), ("fused", dtype), ("reference", dtype)):
+        name = "fused" if used is None else implementation
+        setup = build(tiny_translation, *flags, "--skd-implementation", name)
+        setup.model.to(used or torch.float32)
+        setup.criterion.to(used or torch.float32)
+        setup.criterion.set_num_updates(3)
+        loss, *_, grads = gradients(setup.model, setup.criterion, batches(setup)[0])
+        assert loss.dtype == torch.float32
+        assert all(torch.isfinite(g).all() and g.dtype == (used or torch.float32) for g in grads.values())
+        losses[implementation] = loss.item()
+    errors = {name: abs(losses[name] / losses["float32"] - 1) for name in ("fused", "reference")}
+    # The model's own rounding is in both; a last-bit difference in it is what the margin is for.
+    assert errors["fused"] <= errors["reference"] + (2e-4 if dtype is torch.float16 else 2e-3)
+
+
 def test_compute_loss_is_that_of_forward(tiny_translation):
     setup = build(tiny_translation, *TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS)
     sample = batches(setup)[0]
