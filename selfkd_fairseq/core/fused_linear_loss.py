@@ -114,7 +114,7 @@ class _Pass:
         return SelfKDLoss(loss, ce, self.nll, self.skd, statistics), grads
 
     def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, words: Optional[Tensor], grads: Gradients) -> None:
-        """Sums of one chunk, and its share of the gradients but for what concerns all words or ``full`` targets."""
+        """Sums of one chunk, and its share of the gradients but for what label smoothing adds to every word."""
         plan, target = self.plan, self.target[tokens]
         h = self.features[tokens]
         if self.bias is None:
@@ -288,7 +288,7 @@ def fused_self_kd_loss(
     plan = _Plan(embedding, alpha, options, label_smoothing, tuple(excluded), chunk_size, neighbours, generator)
     if options.support == "full":  # every sum is the same in any order
         order = target.argsort()
-        features, target = features[order], target[order]
+        features, target = features.index_select(0, order), target[order]
     loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(features, weight, bias, target, plan)
     return SelfKDLoss(loss, ce_loss, nll_loss, skd_loss, Statistics(*statistics))
 
