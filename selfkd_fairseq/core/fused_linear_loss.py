@@ -134,13 +134,14 @@ class _Pass:
         self.nll += (excess + best_logit - z.gather(1, column).squeeze(1)).sum()
         self.lse += (excess + best_logit).sum()
 
+        wanted = any(gradient is not None for gradient in grads)
         # Now dL/dz: p, less the soft targets, less the label-smoothed one but for what is the same for every word.
         if words is None:
             exact = self.exact.chunk(target)
             expected_logit = torch.bmm(exact.probs.unsqueeze(1), z.unsqueeze(2)).view(-1)
             self.skd += (excess + best_logit - expected_logit).sum()
             self._count(exact.target_prob, exact.distance, exact.num_pairs)
-            if plan.alpha > 0:
+            if plan.alpha > 0 and wanted:
                 probs.sub_(exact.probs, alpha=plan.alpha)
         else:
             support = make_support(target, words, plan.excluded)
@@ -151,7 +152,7 @@ class _Pass:
             valid = q.valid[:, 1:]
             self._count(q.probs[:, 0].sum(), q.distances[:, 1:].masked_fill(~valid, 0.0).sum(), valid.sum())
             probs.scatter_add_(1, q.indices, -plan.alpha * q_probs)
-        if any(gradient is not None for gradient in grads):
+        if wanted:
             on_target = -(1.0 - plan.alpha) * (1.0 - plan.label_smoothing - self.smoothing_of_others)
             probs.scatter_add_(1, column, torch.full_like(column, on_target, dtype=self.dtype))
             self._backward_products(probs, h, tokens, grads)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .soft_targets import SoftTargets, soft_targets
 from .supports import SoftTargetOptions, at_least_float32, words_in_vocabulary
 
-__all__ = ["SelfKDLoss", "Statistics", "self_kd_loss_from_logits"]
+__all__ = ["SelfKDLoss", "Statistics", "check_loss_weights", "self_kd_loss_from_logits"]
 
 
 class Statistics(NamedTuple):
@@ -68,17 +68,21 @@ def _statistics(logits: Tensor, target: Tensor, q: SoftTargets) -> Statistics:
     )
 
 
-def _check(logits: Tensor, weight: Tensor, target: Tensor, alpha: float, label_smoothing: float) -> None:
+def check_loss_weights(alpha: float, label_smoothing: float) -> None:
+    """Raise ValueError, naming argument, value and what is allowed, unless both are in their ranges."""
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+
+
+def _check_shapes(logits: Tensor, weight: Tensor, target: Tensor) -> None:
     if logits.dim() != 2 or target.shape != logits.shape[:1]:
         raise ValueError(f"logits must be (N, V) and target (N,), got {tuple(logits.shape)} and {tuple(target.shape)}")
     if weight.dim() != 2 or weight.size(0) != logits.size(1):
         raise ValueError(
             f"weight must be (V, d) with the V of logits, got {tuple(weight.shape)} and logits {tuple(logits.shape)}"
         )
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
 
 
 def self_kd_loss_from_logits(
@@ -117,12 +121,13 @@ def self_kd_loss_from_logits(
     Raises:
         ValueError: shapes do not fit together, or an argument is out of its range.
     """
-    _check(logits, weight, target, alpha, label_smoothing)
+    _check_shapes(logits, weight, target)
+    check_loss_weights(alpha, label_smoothing)
     options.check(vocabulary_size=logits.size(1))
     if reduction not in ("sum", "none"):
         raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")
     not_ignored = None
-    excluded = words_in_vocabulary([*excluded, ignore_index if ignore_index is not None else -1], logits.size(1))
+    excluded = words_in_vocabulary([*excluded, ignore_index], logits.size(1))
     if ignore_index is not None:
         not_ignored = target != ignore_index
         logits, target = logits[not_ignored], target[not_ignored]

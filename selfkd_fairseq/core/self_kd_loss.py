@@ -7,12 +7,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from .fused_linear_loss import fused_self_kd_loss
-from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
+from .reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
 from .supports import SoftTargetOptions, words_in_vocabulary
 
-__all__ = ["IMPLEMENTATIONS", "self_kd_loss"]
+__all__ = ["IMPLEMENTATIONS", "check_implementation", "self_kd_loss"]
 
 IMPLEMENTATIONS = ("fused", "reference")
+
+
+def check_implementation(implementation: str) -> None:
+    """Raise ValueError, naming what is allowed, unless this is one of :data:`IMPLEMENTATIONS`."""
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
 
 
 def _check_tensors(features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor) -> None:
@@ -94,12 +100,8 @@ def self_kd_loss(
         ValueError: an argument is out of its range or shapes do not fit; the message names it and what is allowed.
     """
     _check_tensors(features, weight, bias, target)
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
+    check_loss_weights(alpha, label_smoothing)
+    check_implementation(implementation)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     vocabulary = weight.size(0)
@@ -110,7 +112,7 @@ def self_kd_loss(
             f"neighbours must be int64 (V, support_size) = {(vocabulary, support_size)}, got {neighbours.dtype} "
             f"{tuple(neighbours.shape)}"
         )
-    excluded = words_in_vocabulary([*excluded, ignore_index if ignore_index is not None else -1], vocabulary)
+    excluded = words_in_vocabulary([*excluded, ignore_index], vocabulary)
     if ignore_index is not None:
         kept = (target != ignore_index).nonzero().squeeze(1)
         if kept.numel() < target.numel():

@@ -94,9 +94,9 @@ def centred(weight: Tensor) -> Tensor:
     return weight - weight.mean(dim=0)
 
 
-def words_in_vocabulary(words: Sequence[int], vocabulary_size: int) -> Tuple[int, ...]:
-    """Each of ``words`` once, in order, without ids such as -100 that name no word of the vocabulary."""
-    return tuple(sorted({word for word in words if 0 <= word < vocabulary_size}))
+def words_in_vocabulary(words: Sequence[Optional[int]], vocabulary_size: int) -> Tuple[int, ...]:
+    """Each of ``words`` once, in order, without None and ids such as -100 that name no word of the vocabulary."""
+    return tuple(sorted({word for word in words if word is not None and 0 <= word < vocabulary_size}))
 
 
 def make_support(target: Tensor, words: Tensor, excluded: Sequence[int]) -> Support:
@@ -190,8 +190,9 @@ def random_words(
     Raises:
         ValueError: fewer than n words may be drawn.
     """
-    excluded_set = {*words_in_vocabulary(excluded, vocabulary_size)}
-    allowed = torch.tensor([word for word in range(vocabulary_size) if word not in excluded_set])
+    may_be_drawn = torch.ones(vocabulary_size, dtype=torch.bool)
+    may_be_drawn[list(words_in_vocabulary(excluded, vocabulary_size))] = False
+    allowed = may_be_drawn.nonzero().squeeze(1)
     if size > len(allowed) - 1:
         raise ValueError(f"support_size must be at most {len(allowed) - 1} for the support random, got {size}")
     # Floyd's way to draw without replacement needs n small draws a token, never a (N, V) tensor. Ranks are those

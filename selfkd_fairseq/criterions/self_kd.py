@@ -14,8 +14,8 @@ from fairseq.logging import metrics
 from omegaconf import II
 
 from ..core.alpha_schedule import alpha_at_update
-from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
-from ..core.self_kd_loss import IMPLEMENTATIONS, self_kd_loss
+from ..core.reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
+from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
 from ..core.supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
 from .output_embedding import can_give_features, features_instead_of_logits, find_output_embedding
 from .support_state import SupportState
@@ -107,12 +107,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         dictionary = task.target_dictionary
         self.options.check(vocabulary_size=len(dictionary))
         self.excluded = (dictionary.pad(), dictionary.bos())
-        if not 0.0 <= self.eps < 1.0:
-            raise ValueError(f"label_smoothing must be in [0, 1), got {self.eps}")
-        if cfg.skd_implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {cfg.skd_implementation!r}"
-            )
+        check_loss_weights(self.alpha_max, self.eps)
+        check_implementation(cfg.skd_implementation)
         self.implementation = cfg.skd_implementation
         self.support_state = SupportState(self.options, self.excluded, cfg.skd_refresh_updates, cfg.seed)
         self._set_alpha(0)
@@ -160,7 +156,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             result = self._loss_from_features(embedding, *self._tokens(model, net_output, sample))
         else:
             net_output = model(**sample["net_input"])
-            result = self._loss_from_logits(model, net_output, sample, reduce)
+            result = self._loss_from_logits(embedding, *self._tokens(model, net_output, sample), reduce)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         statistics = result.statistics
@@ -187,7 +183,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def compute_loss(self, model, net_output, sample, reduce=True):
         """(loss, nll_loss) from a model's output, for tasks that call a criterion by its parts. See :meth:`forward`."""
-        result = self._loss_from_logits(model, net_output, sample, reduce)
+        embedding = find_output_embedding(model)
+        result = self._loss_from_logits(embedding, *self._tokens(model, net_output, sample), reduce)
         return (result.loss if model.training else result.ce_loss), result.nll_loss
 
     def _warn_without_update_number(self, model) -> None:
@@ -220,12 +217,10 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             generator=self.support_state.generator,
         )
 
-    def _loss_from_logits(self, model, net_output, sample, reduce) -> SelfKDLoss:
-        weight = find_output_embedding(model).weight
-        logits, target = self._tokens(model, net_output, sample)
+    def _loss_from_logits(self, embedding, logits, target, reduce) -> SelfKDLoss:
         return self_kd_loss_from_logits(
             logits,
-            weight,
+            embedding.weight,
             target,
             alpha=self.alpha,
             options=self.options,
@@ -233,7 +228,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             ignore_index=self.padding_idx,
             excluded=self.excluded,
             reduction="sum" if reduce else "none",
-            neighbours=self.support_state.neighbours(weight),
+            neighbours=self.support_state.neighbours(embedding.weight),
             generator=self.support_state.generator,
         )
 
