@@ -7,6 +7,9 @@ from fairseq.models.lstm import LSTMDecoder
 from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor, nn
 
+from ..models.stateful_language_model import StatefulDecoder
+from ..models.unwrapped import unwrapped
+
 __all__ = ["OutputEmbedding", "UnsupportedModelError", "features_instead_of_logits", "find_output_embedding"]
 
 
@@ -26,13 +29,6 @@ class OutputEmbedding(NamedTuple):
     bias: Optional[Tensor]
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, without data-parallel wrappers."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
-
-
 def _unsupported(model: nn.Module, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"self_kd cannot take soft targets from {type(model).__name__}: {why}. What works: models with one plain "
@@ -44,9 +40,10 @@ def _unsupported(model: nn.Module, why: str) -> UnsupportedModelError:
 def find_output_embedding(model: nn.Module) -> OutputEmbedding:
     """The output embedding of a fairseq model.
 
-    Recognised are decoders whose ``output_layer`` is fairseq's own Transformer or LSTM one with a plain matrix, so that
-    the matrix returned here is certain to be the one that makes the logits; and any decoder with a method
-    ``output_embedding()`` that returns ``(weight, bias)``, for models that are written with this plugin in mind.
+    Recognised are decoders whose ``output_layer`` is fairseq's own Transformer or LSTM one, or that of this plugin's
+    language models, with a plain matrix, so that the matrix returned here is certain to be the one that makes the
+    logits; and any decoder with a method ``output_embedding()`` that returns ``(weight, bias)``, for models that are
+    written with this plugin in mind.
 
     Args:
         model: a fairseq model, possibly wrapped for data-parallel training.
@@ -77,11 +74,11 @@ def find_output_embedding(model: nn.Module) -> OutputEmbedding:
 
 
 def _stock_projection(decoder: nn.Module):
-    """What fairseq's own output layers multiply by: a module, a shared matrix, or None for any other output layer."""
+    """What known output layers multiply by: a module, a shared matrix, or None for any other output layer."""
     if "output_layer" in vars(decoder):  # replaced on this one object
         return None
     output_layer = getattr(type(decoder), "output_layer", None)
-    if output_layer is TransformerDecoderBase.output_layer:
+    if output_layer in (TransformerDecoderBase.output_layer, StatefulDecoder.output_layer):
         return decoder.output_projection
     if output_layer is LSTMDecoder.output_layer:
         shared = decoder.share_input_output_embed
@@ -92,9 +89,10 @@ def _stock_projection(decoder: nn.Module):
 def can_give_features(model: nn.Module) -> bool:
     """Whether the projection can be left to the loss, so that it makes the logits itself.
 
-    So it is where the decoder's output layer is fairseq's own and nothing else hangs on it: no hooks (fairseq's search
-    for NaN sets some), and no PyTorch DDP that looks for unused parameters (it decides from the model's output which
-    gradients will come, and would take an output projection that is applied outside of the model for unused).
+    So it is where the decoder's output layer is fairseq's own or this plugin's and nothing else hangs on it: no hooks
+    (fairseq's search for NaN sets some), and no PyTorch DDP that looks for unused parameters (it decides from the
+    model's output which gradients will come, and would take an output projection that is applied outside of the model
+    for unused).
     """
     wrapper = model
     while hasattr(wrapper, "module"):

@@ -11,17 +11,13 @@ from fairseq.models.transformer import (
     transformer_vaswani_wmt_en_de_big,
 )
 
-
-def _set_defaults(args, **defaults):
-    """Set each attribute that the user did not set on the command line or in the YAML file."""
-    for name, value in defaults.items():
-        setattr(args, name, getattr(args, name, value))
+from .architecture_defaults import set_defaults
 
 
 @register_model_architecture("transformer", "transformer_multi30k")
 def transformer_multi30k(args):
     """Transformer-Tiny of Wu et al. (2021) for Multi30k: 4 + 4 layers, d 128, ffn 256, 4 heads, post-norm."""
-    _set_defaults(
+    set_defaults(
         args,
         encoder_layers=4,
         encoder_embed_dim=128,
@@ -39,14 +35,14 @@ def transformer_multi30k(args):
 @register_model_architecture("transformer", "transformer_selfkd_iwslt")
 def transformer_selfkd_iwslt(args):
     """fairseq's ``transformer_iwslt_de_en`` with the dropouts of the strongest plain baseline known to us."""
-    _set_defaults(args, dropout=0.3, attention_dropout=0.1, activation_dropout=0.1)
+    set_defaults(args, dropout=0.3, attention_dropout=0.1, activation_dropout=0.1)
     transformer_iwslt_de_en(args)
 
 
 @register_model_architecture("transformer", "transformer_selfkd_wmt_base")
 def transformer_selfkd_wmt_base(args):
     """Transformer base (Vaswani et al., 2017) for WMT: 6 + 6 layers, d 512, ffn 2048, 8 heads, dropout 0.1."""
-    _set_defaults(args, dropout=0.1)
+    set_defaults(args, dropout=0.1)
     base_architecture(args)
 
 

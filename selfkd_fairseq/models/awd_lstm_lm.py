@@ -1,0 +1,137 @@
+"""AWD-LSTM of Merity et al. (2018), *Regularizing and Optimizing LSTM Language Models* (arXiv 1708.02182).
+
+LSTM layers with weight-dropped recurrence, locked dropout on the embeddings, between the layers and on the outputs,
+dropout of whole words in the embedding, tied embeddings, and the activation regularisers AR and TAR, which the task
+``bptt_language_modeling`` adds to the training loss.
+"""
+
+from dataclasses import dataclass, field, fields
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import register_model, register_model_architecture
+from torch import nn
+
+from .architecture_defaults import set_defaults
+from .lstm_regularisation import (
+    EmbeddingDropout,
+    LockedDropout,
+    WeightDropLSTM,
+    activation_regularisation,
+    temporal_activation_regularisation,
+)
+from .stateful_language_model import StatefulDecoder, StatefulLanguageModel
+
+__all__ = ["AWDLSTMConfig", "AWDLSTMDecoder", "AWDLSTMLanguageModel"]
+
+
+@dataclass
+class AWDLSTMConfig(FairseqDataclass):
+    """Options of ``awd_lstm_lm``; the defaults are those of the paper's model for the Penn Treebank."""
+
+    decoder_embed_dim: int = field(default=400, metadata={"help": "width of the word embeddings"})
+    decoder_hidden_size: int = field(
+        default=1150,
+        metadata={"help": "width of the LSTM layers (the last one of a tied model has --decoder-embed-dim)"},
+    )
+    decoder_layers: int = field(default=3, metadata={"help": "number of LSTM layers"})
+    no_share_decoder_input_output_embed: bool = field(
+        default=False, metadata={"help": "do not tie the output embedding to the input embedding"}
+    )
+    dropout: float = field(default=0.4, metadata={"help": "locked dropout on the outputs of the last layer"})
+    input_dropout: float = field(default=0.4, metadata={"help": "locked dropout on the embeddings (dropouti)"})
+    hidden_dropout: float = field(default=0.25, metadata={"help": "locked dropout between the layers (dropouth)"})
+    embedding_dropout: float = field(default=0.1, metadata={"help": "dropout of whole words (dropoute)"})
+    weight_dropout: float = field(default=0.5, metadata={"help": "dropout of recurrent weights (wdrop)"})
+    activation_regularization: float = field(
+        default=2.0, metadata={"help": "weight of AR, the mean square of the outputs after dropout (alpha)"}
+    )
+    temporal_activation_regularization: float = field(
+        default=1.0, metadata={"help": "weight of TAR, the mean square of the change of the outputs (beta)"}
+    )
+    init_range: float = field(
+        default=0.1, metadata={"help": "embeddings are drawn uniformly from [-INIT_RANGE, INIT_RANGE]"}
+    )
+
+
+class AWDLSTMDecoder(StatefulDecoder):
+    """See the module's docstring.
+
+    Args:
+        cfg: :class:`AWDLSTMConfig`.
+        dictionary: fairseq dictionary of V words.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(self, cfg, dictionary):
+        super().__init__(dictionary)
+        self.ar_weight, self.tar_weight = cfg.activation_regularization, cfg.temporal_activation_regularization
+        if self.ar_weight < 0 or self.tar_weight < 0:
+            raise ValueError("the weights of AR and TAR must not be negative")
+        tied = not cfg.no_share_decoder_input_output_embed
+        widths = [cfg.decoder_embed_dim] + [cfg.decoder_hidden_size] * cfg.decoder_layers
+        if tied:
+            widths[-1] = cfg.decoder_embed_dim
+        self.embed_tokens = nn.Embedding(len(dictionary), cfg.decoder_embed_dim)
+        self.embedding_dropout = EmbeddingDropout(cfg.embedding_dropout)
+        self.input_dropout = LockedDropout(cfg.input_dropout)
+        self.layers = nn.ModuleList(
+            WeightDropLSTM(inputs, outputs, weight_dropout=cfg.weight_dropout)
+            for inputs, outputs in zip(widths, widths[1:])
+        )
+        self.hidden_dropout = LockedDropout(cfg.hidden_dropout)
+        self.output_dropout = LockedDropout(cfg.dropout)
+        self.output_projection = nn.Linear(widths[-1], len(dictionary))
+        nn.init.uniform_(self.embed_tokens.weight, -cfg.init_range, cfg.init_range)
+        nn.init.uniform_(self.output_projection.weight, -cfg.init_range, cfg.init_range)
+        nn.init.zeros_(self.output_projection.bias)
+        if tied:
+            self.output_projection.weight = self.embed_tokens.weight
+
+    def recurrence(self, tokens, state):
+        """See :meth:`StatefulDecoder.recurrence`; the state is (h, c) of the first layer, of the second, and so on."""
+        x = self.input_dropout(self.embedding_dropout(self.embed_tokens, tokens))
+        new_state = []
+        for i, layer in enumerate(self.layers):
+            if i > 0:
+                x = self.hidden_dropout(x)
+            x, layer_state = layer(x, None if state is None else tuple(state[2 * i : 2 * i + 2]))
+            new_state.extend(layer_state)
+        dropped = self.output_dropout(x)
+        if self.training and (self.ar_weight > 0 or self.tar_weight > 0):
+            self.activation_loss = self._activation_loss(x, dropped, tokens)
+        return dropped, new_state
+
+    def _activation_loss(self, outputs, dropped, tokens):
+        counts = tokens.ne(self.dictionary.pad())
+        return self.ar_weight * activation_regularisation(
+            dropped, counts
+        ) + self.tar_weight * temporal_activation_regularisation(outputs, counts)
+
+
+@register_model("awd_lstm_lm", dataclass=AWDLSTMConfig)
+class AWDLSTMLanguageModel(StatefulLanguageModel):
+    """See the module's docstring; for ``--task bptt_language_modeling``."""
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """The model for fairseq; an option out of its range ends the command with one line."""
+        return cls.build_with(AWDLSTMDecoder, cfg, task)
+
+
+def _architecture(args, **settings):
+    defaults = {option.name: option.default for option in fields(AWDLSTMConfig) if not option.name.startswith("_")}
+    set_defaults(args, **{**defaults, **settings})
+
+
+@register_model_architecture("awd_lstm_lm", "awd_lstm_ptb")
+def awd_lstm_ptb(args):
+    """3 x 1150, embeddings 400, for the Penn Treebank: test perplexity 58.8 (the authors' code), 57.3 (paper)."""
+    _architecture(args)
+
+
+@register_model_architecture("awd_lstm_lm", "awd_lstm_wikitext2")
+def awd_lstm_wikitext2(args):
+    """As ``awd_lstm_ptb`` with dropout 0.2 between the layers, for WikiText-2: test perplexity 65.8."""
+    _architecture(args, hidden_dropout=0.2)

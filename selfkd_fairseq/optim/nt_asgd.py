@@ -1,0 +1,148 @@
+"""The optimizer ``nt_asgd``: SGD, then averaged SGD once validation stops getting better (Merity et al., 2018)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import List, Optional
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.optim import FairseqOptimizer, FP16Optimizer, register_optimizer
+from omegaconf import II
+
+__all__ = ["FairseqNTASGD", "NTASGD", "NTASGDConfig", "averaging_optimizer"]
+
+
+class NTASGD(torch.optim.SGD):
+    """SGD whose weights are averaged from a non-monotonic trigger on.
+
+    The trigger (Merity et al., 2018, arXiv 1708.02182, as in the authors' code): a validation is worse than the best
+    of all validations but the last ``nonmonotone``. From then on the average of the weights, those at the trigger
+    included, is kept: after k more updates it is the mean of k + 1 points. Training goes on from the plain weights.
+
+    ``use_average`` puts the average into the parameters, for validation and for a checkpoint; the next ``zero_grad``
+    or ``step`` puts the plain weights back. All of it is in ``state_dict``, so a resumed run is the same run.
+
+    Args:
+        params: as for every optimizer; floating point.
+        nonmonotone: n, at least 1.
+        keywords: of ``torch.optim.SGD``.
+
+    Raises:
+        ValueError: ``nonmonotone`` is below 1.
+    """
+
+    def __init__(self, params, nonmonotone: int = 5, **keywords):
+        if nonmonotone < 1:
+            raise ValueError(f"--nonmonotone must be at least 1, not {nonmonotone}")
+        super().__init__(params, **keywords)
+        self.nonmonotone = nonmonotone
+        group = self.param_groups[0]  # what is set here is saved and loaded with the group
+        group["validations"] = []
+        group["averaged_points"] = 0
+
+    @property
+    def validations(self) -> List[float]:
+        """Every recorded validation, the oldest first."""
+        return self.param_groups[0]["validations"]
+
+    @property
+    def averaged_points(self) -> int:
+        """How many points the average is the mean of; 0 before the trigger."""
+        return self.param_groups[0]["averaged_points"]
+
+    def _parameters(self):
+        return (parameter for group in self.param_groups for parameter in group["params"])
+
+    def record_validation(self, value: float) -> None:
+        """Tell the result of a validation; lower is better. It may pull the trigger."""
+        earlier = self.validations[: -self.nonmonotone]
+        if self.averaged_points == 0 and earlier and value > min(earlier):
+            self.param_groups[0]["averaged_points"] = 1
+            for parameter in self._parameters():
+                self.state[parameter]["average"] = parameter.detach().clone()
+        self.validations.append(value)
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Put the average into the parameters, if there is one."""
+        for parameter in self._parameters():
+            state = self.state[parameter] if self.averaged_points > 0 else {}
+            if "average" in state and "plain" not in state:
+                state["plain"] = parameter.detach().clone()
+                parameter.copy_(state["average"])
+
+    @torch.no_grad()
+    def use_plain(self) -> None:
+        """Put the plain weights back, if the average is in their place."""
+        for parameter in self._parameters():
+            state = self.state.get(parameter, {})
+            if "plain" in state:
+                parameter.copy_(state.pop("plain"))
+
+    def consolidate_state_dict(self) -> None:
+        """fairseq calls this on every worker before it writes a checkpoint: the average goes into the model."""
+        self.use_average()
+
+    def zero_grad(self, *arguments, **keywords) -> None:
+        """As of every optimizer; and the plain weights are back, for training goes on."""
+        self.use_plain()
+        super().zero_grad(*arguments, **keywords)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step of SGD, and of the average if it is kept."""
+        self.use_plain()
+        loss = super().step(closure)
+        if self.averaged_points > 0:
+            self.param_groups[0]["averaged_points"] += 1
+            for parameter in self._parameters():
+                self.state[parameter]["average"].lerp_(parameter, 1.0 / self.averaged_points)
+        return loss
+
+
+@dataclass
+class NTASGDConfig(FairseqDataclass):
+    """Options of ``nt_asgd``."""
+
+    nonmonotone: int = field(
+        default=5,
+        metadata={"help": "average the weights once a validation is worse than the best but the last N of them"},
+    )
+    momentum: float = field(default=0.0, metadata={"help": "momentum factor"})
+    weight_decay: float = field(default=0.0, metadata={"help": "weight decay", "argparse_alias": "--wd"})
+    lr: List[float] = II("optimization.lr")
+
+
+@register_optimizer("nt_asgd", dataclass=NTASGDConfig)
+class FairseqNTASGD(FairseqOptimizer):
+    """:class:`NTASGD` for fairseq, with ``--task bptt_language_modeling``, which tells it the validations."""
+
+    def __init__(self, cfg: NTASGDConfig, params):
+        super().__init__(cfg)
+        try:
+            self._optimizer = NTASGD(params, nonmonotone=cfg.nonmonotone, **self.optimizer_config)
+        except ValueError as error:
+            raise SystemExit(f"nt_asgd: {error}") from None
+
+    @property
+    def optimizer_config(self):
+        """What a resumed run takes from its own command line."""
+        return {
+            "lr": self.cfg.lr[0] if isinstance(self.cfg.lr, Collection) else self.cfg.lr,
+            "momentum": self.cfg.momentum,
+            "weight_decay": self.cfg.weight_decay,
+        }
+
+
+def averaging_optimizer(optimizer) -> Optional[NTASGD]:
+    """The :class:`NTASGD` inside a fairseq optimizer, or None.
+
+    Raises:
+        SystemExit: it is wrapped for training in half precision, where its parameters are copies of the model's.
+    """
+    inner = optimizer.optimizer
+    if not isinstance(inner, NTASGD):
+        return None
+    if isinstance(optimizer, FP16Optimizer):
+        raise SystemExit("nt_asgd averages float32 weights: leave out --fp16 and --bf16 (--amp works)")
+    return inner

@@ -1,0 +1,45 @@
+"""The carried state of all streams, over all workers, for checkpoints."""
+
+from typing import List
+
+import torch
+import torch.distributed as dist
+from fairseq.distributed import utils as distributed_utils
+
+__all__ = ["gather_streams", "own_streams", "workers"]
+
+
+def workers() -> int:
+    """Number of data-parallel workers."""
+    return distributed_utils.get_data_parallel_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_streams(state: List[torch.Tensor]) -> List[torch.Tensor]:
+    """The state of every worker's streams, in the order of the streams. Collective: every worker calls it.
+
+    Args:
+        state: this worker's, tensors (layers, B, width); no gradient flows.
+
+    Returns:
+        Tensors (layers, workers * B, width), the same on every worker.
+    """
+    if workers() == 1:
+        return state
+    flat = torch.cat([part.reshape(-1) for part in state])
+    gathered = [torch.empty_like(flat) for _ in range(workers())]
+    dist.all_gather(gathered, flat, group=distributed_utils.get_data_parallel_group())
+    split = [worker.split([part.numel() for part in state]) for worker in gathered]
+    return [torch.cat([parts[i].view_as(part) for parts in split], dim=1) for i, part in enumerate(state)]
+
+
+def own_streams(state: List[torch.Tensor]) -> List[torch.Tensor]:
+    """This worker's share of what :func:`gather_streams` returned, perhaps in a run with other workers.
+
+    Raises:
+        ValueError: the streams cannot be shared out evenly.
+    """
+    streams, rank = state[0].size(1), distributed_utils.get_data_parallel_rank() if workers() > 1 else 0
+    if streams % workers():
+        raise ValueError(f"the checkpoint has the state of {streams} streams, not to be shared by {workers()} workers")
+    count = streams // workers()
+    return [part[:, rank * count : (rank + 1) * count].contiguous() for part in state]
