@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,37 @@ def run(name, *arguments, cwd=ROOT, check=True, stdin=None):
     if check and done.returncode != 0:
         raise AssertionError(f"{name} failed with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done
+
+
+def start(name, *arguments):
+    """Start a console command in the checkout."""
+    return subprocess.Popen(
+        [command(name), *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(*processes):
+    """Wait until each of the processes has ended well."""
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    failed = [output[-3000:] for process, output in zip(processes, outputs) if process.returncode != 0]
+    assert not failed, "\n\n".join(failed)
+
+
+def free_port():
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def two_workers():
+    """For each of two data-parallel CPU workers, the flags of fairseq-train that make it one."""
+    flags = [
+        "--distributed-world-size", "2", "--distributed-backend", "gloo", "--distributed-no-spawn",
+        "--distributed-init-method", f"tcp://127.0.0.1:{free_port()}", "--device-id", "0",
+        "--ddp-backend", "legacy_ddp",
+    ]  # fmt: skip
+    return [[*flags, "--distributed-rank", str(rank)] for rank in (0, 1)]
 
 
 def _sentences(count, seed):

@@ -20,7 +20,7 @@ from typing import NamedTuple, Optional, Sequence
 import torch
 from torch import Tensor
 
-from .supports import SoftTargetOptions, Support, at_least_float32, make_support, support_words
+from .supports import SoftTargetOptions, Support, at_least_float32, centred, make_support, support_words
 
 __all__ = [
     "SoftTargets",
@@ -51,7 +51,7 @@ class SoftTargets(NamedTuple):
 def rms_distance(weight: Tensor) -> Tensor:
     """Root mean square distance of two rows of W drawn independently: ``sqrt(2 (mean ||w||^2 - ||mean w||^2))``.
 
-    Computed as ``sqrt(2 sum_j Var(w_.j))``, which does not cancel when the mean is large.
+    Computed from the rows less their mean, so that nothing cancels when the mean is large.
 
     Args:
         weight: (V, d), any float dtype; no gradient flows.
@@ -59,9 +59,7 @@ def rms_distance(weight: Tensor) -> Tensor:
     Returns:
         () float32 (float64 for a float64 ``weight``), at least 0.
     """
-    weight = weight.detach()
-    variances = weight.to(at_least_float32(weight.dtype)).var(dim=0, unbiased=False)
-    return (2.0 * variances.sum()).sqrt()
+    return torch.linalg.vector_norm(centred(weight)) * math.sqrt(2.0 / weight.size(0))
 
 
 def effective_temperature(weight: Tensor, options: SoftTargetOptions) -> Tensor:

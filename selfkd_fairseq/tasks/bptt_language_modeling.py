@@ -18,7 +18,7 @@ from omegaconf import II
 from ..models.stateful_language_model import StatefulLanguageModel
 from ..models.unwrapped import unwrapped
 from ..optim.nt_asgd import averaging_optimizer
-from .stream_state import gather_streams, own_streams, workers
+from .stream_state import gather_streams, workers
 from .stream_windows import Streams, TokenStream, WindowedStreams, fixed_windows, variable_windows
 
 __all__ = ["BPTTLanguageModelingConfig", "BPTTLanguageModelingTask"]
@@ -69,6 +69,8 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         self._decoder = None
         self._all_streams = None  # carried state of all workers, where there are several
         self._restored_streams = None
+        self._train_streams = None
+        self._num_windows = self._windows_done = 0  # in this epoch
         self._window_lengths = []  # since the last update
         self._averaging = None
         self._validation_is_recorded = True
@@ -134,6 +136,8 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
             SystemExit: the number of streams was not given, or the corpus is too short for so many.
         """
         if not isinstance(dataset, TokenStream):  # sentences to continue, from fairseq-interactive
+            if not max_sentences:
+                max_sentences = None if max_tokens else 1
             return super().get_batch_iterator(
                 dataset, max_tokens, max_sentences, seed=seed, num_shards=num_shards, shard_id=shard_id,
                 num_workers=num_workers, epoch=epoch, data_buffer_size=data_buffer_size,
@@ -151,10 +155,13 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
                 f"{NAME}: {len(dataset):,} tokens are less than one window of --tokens-per-sample {length} for each "
                 f"of {streams.total} streams; lower --batch-size or --tokens-per-sample"
             )
-        if self.cfg.variable_bptt and dataset is self.datasets.get(self.cfg.train_subset):
+        in_training = dataset is self.datasets.get(self.cfg.train_subset)
+        if in_training and self.cfg.variable_bptt:
             bounds = variable_windows(streams.length(len(dataset)), length, seed, epoch)
         else:
             bounds = fixed_windows(streams.length(len(dataset)), length)
+        if in_training:
+            self._train_streams, self._num_windows = streams, len(bounds) - 1
         windows = WindowedStreams(dataset, streams, bounds, self.dictionary.pad())
         # The windows are this worker's own already, so for the iterator there is one shard.
         return iterators.EpochBatchIterator(
@@ -182,11 +189,24 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
     # --------------------------------------------------------------------------------------------------- training
 
     def begin_epoch(self, epoch, model):
-        """Before the first update of an epoch, or of a resumed run: take up the state that a checkpoint carried."""
+        """Before the first update of an epoch, or of a resumed run: take up the state that a checkpoint carried.
+
+        Raises:
+            SystemExit: it is of another number of streams than this run's.
+        """
         self._decoder = unwrapped(model).decoder
-        if self._restored_streams is not None:
-            self._decoder.set_carried_state(own_streams(self._restored_streams))
-            self._restored_streams = None
+        if self._restored_streams is None:
+            return
+        there, here = self._restored_streams[0].size(1), self._train_streams
+        if there != here.total:
+            raise SystemExit(
+                f"{NAME}: the checkpoint was written in the middle of an epoch of {there} streams and this run has "
+                f"{here.total}: use the same --batch-size (over all workers), or start the epoch anew with "
+                "--reset-dataloader"
+            )
+        own = slice(here.first, here.first + here.count)
+        self._decoder.set_carried_state([part[:, own].contiguous() for part in self._restored_streams])
+        self._restored_streams = None
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False, **extra):
         """Forward and backward of one window, with the model's activation regularisation (AR, TAR) in the loss.
@@ -209,6 +229,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
         result = super().train_step(sample, model, regularised, optimizer, update_num, ignore_grad, **extra)
         self._window_lengths.append(sample["target"].size(1))
+        self._windows_done = 1 if sample["net_input"]["starts_stream"] else self._windows_done + 1
         if workers() > 1:
             self._all_streams = gather_streams(decoder.carried_state())
         return result
@@ -251,13 +272,12 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
     # ------------------------------------------------------------------------------------------------ checkpoints
 
     def get_checkpoint_dict(self):
-        """What fairseq saves of this task for a resumed run: the carried state of every stream."""
-        streams = self._all_streams
-        if streams is None and self._decoder is not None:
-            streams = self._decoder.carried_state()
+        """What fairseq saves of this task for a resumed run: in mid-epoch, the carried state of every stream."""
         saved = self.state_dict()
-        if streams is not None:
+        if 0 < self._windows_done < self._num_windows:
+            streams = self._decoder.carried_state() if self._all_streams is None else self._all_streams
             saved["carried_state"] = [part.cpu() for part in streams]
+            saved["windows_done"] = self._windows_done
         return {type(self).__name__: saved}
 
     def set_checkpoint_dict(self, saved):
@@ -268,6 +288,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         """
         self.load_state_dict(saved)
         self._restored_streams = saved.get("carried_state")
+        self._windows_done = saved.get("windows_done", 0)
 
     def state_dict(self):
         """What every use of a checkpoint needs: the fingerprint of the dictionary."""

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from fairseq.distributed import utils as distributed_utils
 
-__all__ = ["gather_streams", "own_streams", "workers"]
+__all__ = ["gather_streams", "workers"]
 
 
 def workers() -> int:
@@ -30,16 +30,3 @@ def gather_streams(state: List[torch.Tensor]) -> List[torch.Tensor]:
     dist.all_gather(gathered, flat, group=distributed_utils.get_data_parallel_group())
     split = [worker.split([part.numel() for part in state]) for worker in gathered]
     return [torch.cat([parts[i].view_as(part) for parts in split], dim=1) for i, part in enumerate(state)]
-
-
-def own_streams(state: List[torch.Tensor]) -> List[torch.Tensor]:
-    """This worker's share of what :func:`gather_streams` returned, perhaps in a run with other workers.
-
-    Raises:
-        ValueError: the streams cannot be shared out evenly.
-    """
-    streams, rank = state[0].size(1), distributed_utils.get_data_parallel_rank() if workers() > 1 else 0
-    if streams % workers():
-        raise ValueError(f"the checkpoint has the state of {streams} streams, not to be shared by {workers()} workers")
-    count = streams // workers()
-    return [part[:, rank * count : (rank + 1) * count].contiguous() for part in state]

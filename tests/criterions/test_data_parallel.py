@@ -1,23 +1,24 @@
 """Two CPU processes (gloo) with half the sentences each against one process with all of them."""
 
-import socket
-import subprocess
-
 import pytest
 import torch
 from fairseq.distributed import ModuleProxyWrapper
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.fairseq_setup import NO_DROPOUT, ROOT, TINY_LSTM, TINY_TRANSFORMER, batches, build, command
+from tests.fairseq_setup import (
+    NO_DROPOUT,
+    TINY_LSTM,
+    TINY_TRANSFORMER,
+    batches,
+    build,
+    finish,
+    free_port,
+    start,
+    two_workers,
+)
 
 SUPPORTS = ["predicted", "nearest", "full"]  # random words differ between workers by design
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def setup_of(data, flags, support):
@@ -88,33 +89,19 @@ def test_pytorch_ddp(flags, support, find_unused, tiny_translation):
 
 
 def train(data, save_dir, *flags):
-    arguments = [
-        command("fairseq-train"), data, "--user-dir", "selfkd_fairseq", "--criterion", "self_kd", *TINY_TRANSFORMER,
+    return start(
+        "fairseq-train", data, "--user-dir", "selfkd_fairseq", "--criterion", "self_kd", *TINY_TRANSFORMER,
         *NO_DROPOUT, "--share-all-embeddings", "--skd-alpha", "0.5", "--skd-warmup-updates", "4", "--cpu",
         "--seed", "2",
         "--optimizer", "adam", "--lr", "0.01", "--batch-size", "8", "--max-update", "6", "--no-epoch-checkpoints",
         "--disable-validation", "--save-dir", save_dir, *flags,
-    ]  # fmt: skip
-    return subprocess.Popen(
-        [str(a) for a in arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(*processes):
-    for process in processes:
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, output[-3000:]
+    )  # fmt: skip
 
 
 def test_fairseq_legacy_ddp_equals_one_process_with_all_batches(tiny_translation, tmp_path):
     """Two workers take the batches that --update-freq 2 gives to one."""
     finish(train(tiny_translation, tmp_path / "one", "--update-freq", "2"))
-    parallel = [
-        "--distributed-world-size", "2", "--distributed-backend", "gloo", "--distributed-no-spawn",
-        "--distributed-init-method", f"tcp://127.0.0.1:{free_port()}", "--device-id", "0",
-        "--ddp-backend", "legacy_ddp",
-    ]  # fmt: skip
-    finish(*[train(tiny_translation, tmp_path / "two", *parallel, "--distributed-rank", r) for r in (0, 1)])
+    finish(*[train(tiny_translation, tmp_path / "two", *worker) for worker in two_workers()])
     one, two = (
         torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=True)["model"] for name in ("one", "two")
     )
