@@ -1,4 +1,4 @@
-"""``selfkd-prepare``: from raw parallel text to the folder that ``fairseq-train`` takes."""
+"""``selfkd-prepare``: from a published corpus to the folder that ``fairseq-train`` takes."""
 
 from __future__ import annotations
 
@@ -10,43 +10,58 @@ from typing import NoReturn, Sequence
 
 from selfkd_fairseq.data.datasets import DATASETS, find_dataset
 from selfkd_fairseq.data.destination import DOWNLOAD
-from selfkd_fairseq.data.errors import PreparationError
+from selfkd_fairseq.data.errors import PreparationError, UsageError
 from selfkd_fairseq.data.inputs import Origin
 from selfkd_fairseq.data.preparation import prepare
-from selfkd_fairseq.data.steps import Settings
 
 PROGRAM = "selfkd-prepare"
 
 DESCRIPTION = """\
-Prepare a parallel corpus for fairseq: lower-case, normalise the punctuation, tokenise (Moses), learn and apply a
-joint BPE, binarise with a joined dictionary. An interrupted call is taken up where it stopped; a finished one is
-recognised and nothing is done."""
+Prepare a corpus for fairseq. For translation: lower-case, normalise the punctuation, tokenise (Moses), learn and
+apply a joint BPE, binarise with a joined dictionary. For language models: binarise the published text as it is.
+An interrupted call is taken up where it stopped; a finished one is recognised and nothing is done."""
 
 EPILOG = """\
-what DEST holds in the end (S and T: the two languages):
-  bin/                       what fairseq-train takes; also bpe.codes, for fairseq-interactive --bpe subword_nmt
-                             --bpe-codes, and dict.S.txt, dict.T.txt (the same joined dictionary)
-  bpe/codes, vocab.S/.T      the joint merges; the subwords of each training side with their counts
-  bpe/{train,valid,test}.S/.T    the text in subwords
-  tok/{train,valid,test}.S/.T    the tokenised text
-  raw/{valid,test}.S/.T      the untokenised text, for example the references of detokenised BLEU
-  stamp.json                 written last: settings, versions, SHA-256 of the raw files, pairs, dictionary size
+what DEST holds in the end, for every dataset:
+  bin/                       what fairseq-train takes
+  stamp.json                 written last: settings, versions, SHA-256 of the raw files, sizes, dictionary types
   selfkd-prepare.json        written first: what DEST was begun with
   download/                  the downloaded files, without --raw and --download-dir
   .unfinished/               during a run only
 
-what is done to the text:
+translation (multi30k; S and T: the two languages):
+  bin/                       also bpe.codes, for fairseq-interactive --bpe subword_nmt --bpe-codes, and dict.S.txt,
+                             dict.T.txt (the same joined dictionary)
+  bpe/codes, vocab.S/.T      the joint merges; the subwords of each training side with their counts
+  bpe/{train,valid,test}.S/.T    the text in subwords
+  tok/{train,valid,test}.S/.T    the tokenised text
+  raw/{valid,test}.S/.T      the untokenised text, for example the references of detokenised BLEU
+  The tokeniser leaves hyphens inside words alone and escapes as Moses does (&apos; and so on); a Moses detokeniser
+  undoes that. A training pair with a blank side is dropped; validation and test pairs are all kept, in place, blank
+  or not.
+
+language modelling (ptb, wikitext-2, wikitext-103):
+  bin/dict.txt               every word of the training text and no other; <unk> is fairseq's own
+  text/{train,valid,test}    the published text; text/counts.json: its lines, words and different words
+  Nothing is lower-cased, tokenised or split, and no line is left out: a token is a word between white space, or the
+  </s> that fairseq puts at the end of each line, also of a blank one (the <eos> of published token counts). It is
+  checked that bin holds these tokens, and that no training word became <unk>.
+
+of all text:
   Only a line feed ends a sentence. Characters that some programs take for an end of line (U+2028, U+0085, form
-  feed, a lone carriage return) become spaces. The tokeniser leaves hyphens inside words alone and escapes as
-  Moses does (&apos; and so on); a Moses detokeniser undoes that. A training pair with a blank side is dropped;
-  validation and test pairs are all kept, in place, blank or not. The result depends on the settings, the raw
-  files and the versions in stamp.json alone, not on --workers.
+  feed, a lone carriage return) become spaces. The result depends on the settings, the raw files and the versions in
+  stamp.json alone, not on --workers.
 
 On stdout comes one line, the path of DEST/bin; messages and progress go to stderr.
 exit status: 0 done, or nothing to do; 1 bad input or a failed step; 2 bad options; 130 Ctrl-C.
 
-example:
-  selfkd-prepare multi30k --source en --target de --raw RAW --dest data-bin/multi30k.en-de"""
+examples:
+  selfkd-prepare multi30k --source en --target de --raw RAW --dest data-bin/multi30k.en-de
+  selfkd-prepare ptb --dest data-bin/ptb
+  selfkd-prepare wikitext-2 --raw wikitext-2-v1.zip --dest data-bin/wikitext-2"""
+
+# Options that a kind of dataset has or has not, each named as a field of its settings.
+SETTINGS = ("source", "target", "lowercase", "bpe_merges", "bpe_vocabulary_threshold")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,23 +80,26 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("dataset", metavar="DATASET", help=f"one of: {', '.join(sorted(DATASETS))}")
-    parser.add_argument("--source", required=True, metavar="LANG", help="source language, for example en")
-    parser.add_argument("--target", required=True, metavar="LANG", help="target language, for example de")
     parser.add_argument("--dest", required=True, type=Path, help="folder to make: absent, empty, or an earlier call's")
     raw = parser.add_argument_group("raw files")
     raw.add_argument(
-        "--raw", type=Path, metavar="DIR", help="folder with the raw files (train.en.gz or train.en, and so on)"
+        "--raw",
+        type=Path,
+        metavar="PATH",
+        help="folder with the raw files under their published names, plain or .gz; for wikitext-2 and wikitext-103 "
+        "also with the .zip, or the .zip itself",
     )
     raw.add_argument("--download-dir", type=Path, metavar="DIR", help="without --raw: download to DIR (DEST/download)")
     raw.add_argument("--base-url", metavar="URL", help="without --raw: download from a mirror; SHA-256 is checked")
-    text = parser.add_argument_group("text (defaults: as in the dataset's published baselines)")
+    text = parser.add_argument_group("translation only (defaults: as in the dataset's published baselines)")
+    text.add_argument("--source", metavar="LANG", help="source language, for example en (required)")
+    text.add_argument("--target", metavar="LANG", help="target language, for example de (required)")
     text.add_argument("--lowercase", action="store_true", default=None, help="lower-case all text (multi30k's default)")
     text.add_argument("--no-lowercase", action="store_false", dest="lowercase", default=None, help="keep the case")
     text.add_argument("--bpe-merges", type=int, metavar="N", help="joint BPE merges (multi30k: 10000)")
     text.add_argument(
         "--bpe-vocabulary-threshold",
         type=int,
-        default=0,
         metavar="N",
         help="split subwords again that occur fewer than N times in their language's training text (default: 0, off)",
     )
@@ -102,17 +120,12 @@ def run(options: argparse.Namespace) -> Path:
         The folder to pass to ``fairseq-train``.
 
     Raises:
-        PreparationError: something that the user can mend.
+        UsageError: the dataset lacks an option, or cannot take one.
+        PreparationError: something else that the user can mend.
     """
     dataset = find_dataset(options.dataset)
-    settings = Settings(
-        dataset=dataset.name,
-        source=options.source,
-        target=options.target,
-        lowercase=dataset.lowercase if options.lowercase is None else options.lowercase,
-        bpe_merges=dataset.bpe_merges if options.bpe_merges is None else options.bpe_merges,
-        bpe_vocabulary_threshold=options.bpe_vocabulary_threshold,
-    )
+    given = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
+    settings = dataset.make_settings(given)
     if options.raw is not None:
         if options.download_dir is not None or options.base_url is not None:
             raise PreparationError("--raw excludes --download-dir and --base-url")
@@ -133,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status. The folder for ``fairseq-train`` is printed on stdout, alone; everything else goes to
         stderr, each failure in one line.
     """
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
     try:
         print(run(options))
         return 0
@@ -145,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{error.strerror or error}{place}"
     except MemoryError:
         message = "out of memory; try fewer --workers"
+    except UsageError as error:
+        parser.error(str(error))
     except PreparationError as error:
         message = str(error)
     _report("error: " + " ".join(message.split("\n")))

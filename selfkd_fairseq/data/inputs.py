@@ -5,15 +5,12 @@ from __future__ import annotations
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Tuple
+from typing import Mapping
 
-from .datasets import SPLITS, ParallelDataset
 from .download import download
 from .errors import PreparationError
-from .raw_text import RawFile, check_pair, find_raw_file, inspect_raw_file, sha256_of
-
-Key = Tuple[str, str]  # split, language
-RawFiles = Dict[Key, RawFile]
+from .kind import Dataset, Report, S
+from .raw_text import InspectedText, Text, fingerprint, inspect_text, sha256_of
 
 
 @dataclass(frozen=True)
@@ -21,42 +18,34 @@ class Origin:
     """Where raw files come from.
 
     Args:
-        folder: holds the files, or will hold them.
-        base_url: folder on the web to download them from; None if they are in ``folder`` already.
+        path: the folder that holds the files or will hold them; or an archive, for a dataset that is one.
+        base_url: folder on the web to download them from; None if they are in ``path`` already.
     """
 
-    folder: Path
+    path: Path
     base_url: str | None = None
 
 
-def file_names(dataset: ParallelDataset, languages: tuple[str, str]) -> dict[Key, str]:
-    """(split, language) -> name of the published file."""
-    return {(split, language): dataset.file_name(split, language) for split in SPLITS for language in languages}
+@dataclass(frozen=True)
+class Inputs:
+    """Raw files that were read from end to end.
 
-
-def find_files(dataset: ParallelDataset, languages: tuple[str, str], folder: Path) -> dict[Key, Path]:
-    """(split, language) -> file of ``folder``.
-
-    Raises:
-        PreparationError: files are missing; the message names all of them.
+    Args:
+        sums: name of a raw file -> SHA-256.
+        texts: name of a text -> the text.
     """
-    if not folder.is_dir():
-        raise PreparationError(f"--raw {folder} is not a folder")
-    names = file_names(dataset, languages)
-    found = {key: find_raw_file(folder, name) for key, name in names.items()}
-    missing = [name for key, name in names.items() if found[key] is None]
-    if missing:
-        raise PreparationError(f"--raw {folder} lacks {', '.join(missing)} (each may also be there without .gz)")
-    return {key: path for key, path in found.items() if path is not None}
+
+    sums: Mapping[str, str]
+    texts: Mapping[str, InspectedText]
 
 
-def published_sums(dataset: ParallelDataset, languages: tuple[str, str]) -> dict[str, str]:
+def published_sums(dataset: Dataset[S], settings: S) -> dict[str, str]:
     """Name -> SHA-256 of the files that would be downloaded.
 
     Raises:
         PreparationError: one has no published SHA-256, so a download of it could not be checked.
     """
-    names = list(file_names(dataset, languages).values())
+    names = dataset.published_names(settings)
     unknown = [name for name in names if name not in dataset.sha256]
     if unknown:
         raise PreparationError(
@@ -76,7 +65,7 @@ def check_base_url(base_url: str) -> None:
         raise PreparationError(f"--base-url must be an http or https address, not {base_url!r}")
 
 
-def download_missing(sums: dict[str, str], folder: Path, base_url: str, report: Callable[[str], None]) -> None:
+def download_missing(sums: Mapping[str, str], folder: Path, base_url: str, report: Report) -> None:
     """Download those files of ``sums`` (name -> SHA-256) that are not in ``folder`` yet.
 
     Raises:
@@ -90,31 +79,45 @@ def download_missing(sums: dict[str, str], folder: Path, base_url: str, report: 
             raise PreparationError(f"{path} is not the published file; remove it, or pass its folder as --raw")
 
 
-def inspect_files(
-    dataset: ParallelDataset, languages: tuple[str, str], folder: Path, report: Callable[[str], None]
-) -> RawFiles:
-    """Read every raw file once, from end to end; warn of those that are not the published ones.
+def _sums(texts: Mapping[str, Text]) -> dict[str, str]:
+    files = {text.file.name: text.file for text in texts.values()}  # an archive holds several texts
+    return {name: fingerprint(file) for name, file in files.items()}
+
+
+def inspect_files(dataset: Dataset[S], settings: S, raw: Path, report: Report) -> Inputs:
+    """Read every raw text once, from end to end; warn of files that are not the published ones.
+
+    Args:
+        dataset: whose files they are.
+        settings: say which of them are needed.
+        raw: the folder of the files, or an archive.
+        report: takes each line meant for the user.
 
     Raises:
-        PreparationError: a file is missing, damaged or empty, or two sides differ in length.
+        PreparationError: a file is missing or damaged, a text is empty, or the texts do not go together.
         OSError: a file cannot be read.
     """
-    paths = find_files(dataset, languages, folder)
-    report(f"checking the raw files in {folder}")
-    files = {key: inspect_raw_file(path) for key, path in paths.items()}
-    for split in SPLITS:
-        check_pair(*(files[split, language] for language in languages))
-    for file in files.values():
-        published = dataset.sha256.get(file.path.name)
-        if published not in (None, file.sha256):
-            report(f"warning: {file.path} is not the published file: SHA-256 {file.sha256}, published {published}")
-    return files
+    found = dataset.find(settings, raw)
+    report(f"checking the raw files in {raw}")
+    texts = {name: inspect_text(text, dataset.reserved_words) for name, text in found.items()}
+    dataset.check_texts(texts, report)
+    sums = _sums(found)
+    paths = {text.file.name: text.file.path for text in found.values()}
+    for name, sha256 in sums.items():
+        published = dataset.sha256.get(name)
+        if published not in (None, sha256):
+            report(f"warning: {paths[name]} is not the published file: SHA-256 {sha256}, published {published}")
+    return Inputs(sums, texts)
 
 
-def present_sums(dataset: ParallelDataset, languages: tuple[str, str], folder: Path) -> dict[str, str] | None:
-    """Name -> SHA-256 of the raw files of ``folder``; None if they are not all there (any more)."""
+def present_sums(dataset: Dataset[S], settings: S, raw: Path) -> dict[str, str] | None:
+    """Name -> SHA-256 of the raw files; None if they are not all there (any more).
+
+    Raises:
+        PreparationError: a file is damaged.
+    """
     try:
-        files = find_files(dataset, languages, folder)
+        texts = dataset.find(settings, raw)
     except PreparationError:
         return None
-    return {path.name: sha256_of(path) for path in files.values()}
+    return _sums(texts)

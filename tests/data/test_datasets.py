@@ -1,11 +1,14 @@
 """The list of datasets."""
 
+import gzip
 import hashlib
 
 import pytest
 
-from selfkd_fairseq.data.datasets import DATASETS, MULTI30K, find_dataset
+from selfkd_fairseq.data.datasets import DATASETS, MULTI30K, PTB, WIKITEXT_2, WIKITEXT_103, find_dataset
 from selfkd_fairseq.data.errors import PreparationError
+
+LANGUAGE_MODELLING = [PTB, WIKITEXT_2, WIKITEXT_103]
 
 
 def test_file_names_are_those_of_the_repository():
@@ -16,15 +19,27 @@ def test_file_names_are_those_of_the_repository():
 
 def test_unknown_dataset_names_the_known_ones():
     assert find_dataset("multi30k") is MULTI30K
-    with pytest.raises(PreparationError, match="unknown dataset 'multi31k'; known: multi30k"):
+    with pytest.raises(PreparationError) as error:
         find_dataset("multi31k")
+    assert str(error.value) == "unknown dataset 'multi31k'; known: multi30k, ptb, wikitext-103, wikitext-2"
 
 
-def test_each_name_is_the_key_and_has_a_file_for_each_split():
-    for name, dataset in DATASETS.items():
-        assert dataset.name == name
-        assert set(dataset.stems) == {"train", "valid", "test"}
-        assert len(set(dataset.stems.values())) == 3
+def test_each_name_is_the_key():
+    assert len(DATASETS) == 4
+    assert all(dataset.name == name for name, dataset in DATASETS.items())
+
+
+def test_a_file_for_each_split():
+    for stems in [MULTI30K.stems, *(dataset.files for dataset in LANGUAGE_MODELLING)]:
+        assert set(stems) == {"train", "valid", "test"}
+        assert len(set(stems.values())) == 3
+
+
+@pytest.mark.parametrize("dataset", LANGUAGE_MODELLING, ids=lambda dataset: dataset.name)
+def test_each_published_file_can_be_checked(dataset):
+    settings = dataset.make_settings({})
+    assert set(dataset.published_names(settings)) == set(dataset.sha256)
+    assert dataset.base_url.startswith("https://")
 
 
 def test_checksums_are_those_of_the_real_files(shared_data):
@@ -33,3 +48,11 @@ def test_checksums_are_those_of_the_real_files(shared_data):
     }
     assert len(found) == 6
     assert found == dict(MULTI30K.sha256)
+
+
+def test_checksums_of_the_penn_treebank_are_those_of_the_real_files_unzipped(shared_data):
+    files = list((shared_data / "ptb").glob("*.gz"))
+    assert len(files) == 3
+    texts = {path.name[: -len(".gz")]: gzip.decompress(path.read_bytes()) for path in files}
+    assert {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()} == dict(PTB.sha256)
+    assert {split: texts[name].count(b"\n") for split, name in PTB.files.items()} == dict(PTB.lines)

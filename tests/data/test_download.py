@@ -10,7 +10,7 @@ import pytest
 from selfkd_fairseq.data import download
 from selfkd_fairseq.data.errors import PreparationError
 from tests.data.corpus import tree
-from tests.data.server import cut, ignore_range, serve, status, wrong_range
+from tests.data.server import cut, ignore_range, send, serve, status, wrong_range
 
 CONTENT = random.Random(0).getrandbits(8 * 200_000).to_bytes(200_000, "big")
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -46,6 +46,18 @@ def test_success_in_a_folder_that_is_made(one, tmp_path):
     assert tree(tmp_path / "new") == {"folder": None, "folder/f.gz": CONTENT}
     assert one.server.requests == [("/raw/f.gz", None)]
     assert (one.slept, one.reports) == ([], [])
+
+
+def test_server_that_turns_away_pythons_own_name(one):
+    names = []
+
+    def note(handler, content, offset):
+        names.append(handler.headers["User-Agent"])
+        send(handler, content, offset)
+
+    one.server.script = [note]
+    one.run()
+    assert names[0].startswith("selfkd-prepare/")
 
 
 def test_wrong_checksum_leaves_nothing(one, tmp_path):

@@ -7,31 +7,34 @@ from dataclasses import replace
 import pytest
 
 from selfkd_fairseq.data import inputs
-from selfkd_fairseq.data.datasets import MULTI30K
+from selfkd_fairseq.data.datasets import MULTI30K, WIKITEXT_2
 from selfkd_fairseq.data.errors import PreparationError
+from selfkd_fairseq.data.kind import Settings
+from tests.data import corpus, wiki
 from tests.data.corpus import COUNTS, tree, write_corpus, write_side
 from tests.data.server import serve
 
-PAIR = ("en", "de")
+PAIR = corpus.settings()
+SETTINGS = Settings("wikitext-2")
 
 
 def test_all_missing_files_are_named(raw):
     (raw / "train.de.gz").unlink()
     (raw / "test_2016_flickr.en.gz").unlink()
     with pytest.raises(PreparationError) as error:
-        inputs.find_files(MULTI30K, PAIR, raw)
+        MULTI30K.find(PAIR, raw)
     assert f"{raw} lacks train.de.gz, test_2016_flickr.en.gz (" in str(error.value)
 
 
 def test_folder_that_is_none(tmp_path):
     with pytest.raises(PreparationError, match="absent is not a folder"):
-        inputs.find_files(MULTI30K, PAIR, tmp_path / "absent")
+        MULTI30K.find(PAIR, tmp_path / "absent")
 
 
 def test_plain_files_do_too(tmp_path):
     write_corpus(tmp_path / "raw", compress=False)
-    found = inputs.find_files(MULTI30K, PAIR, tmp_path / "raw")
-    assert found["valid", "de"] == tmp_path / "raw" / "val.de"
+    found = MULTI30K.find(PAIR, tmp_path / "raw")
+    assert found["valid.de"].file.path == tmp_path / "raw" / "val.de"
     assert len(found) == 6
 
 
@@ -46,15 +49,15 @@ def test_files_that_are_not_the_published_ones_get_a_warning_each(raw):
 def test_no_warning_for_published_files_and_for_files_without_a_published_checksum(raw):
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in raw.glob("*.en.gz")}
     lines = []
-    files = inputs.inspect_files(replace(MULTI30K, sha256=sums), PAIR, raw, lines.append)
+    found = inputs.inspect_files(replace(MULTI30K, sha256=sums), PAIR, raw, lines.append)
     assert lines == [f"checking the raw files in {raw}"]
-    assert {split: file.lines for (split, language), file in files.items() if language == "de"} == COUNTS
+    assert {split: found.texts[f"{split}.de"].lines for split in COUNTS} == COUNTS
 
 
 def test_no_download_without_a_checksum():
     assert len(inputs.published_sums(MULTI30K, PAIR)) == 6
     with pytest.raises(PreparationError) as error:
-        inputs.published_sums(MULTI30K, ("en", "fr"))
+        inputs.published_sums(MULTI30K, corpus.settings(target="fr"))
     assert "no SHA-256 is known for train.fr.gz, val.fr.gz, test_2016_flickr.fr.gz" in str(error.value)
     assert ".en.gz" not in str(error.value)
 
@@ -90,3 +93,25 @@ def test_sums_of_what_is_there(raw):
     assert inputs.present_sums(MULTI30K, PAIR, raw) != sums
     (raw / "val.en.gz").unlink()
     assert inputs.present_sums(MULTI30K, PAIR, raw) is None
+
+
+class TestArchive:
+    """One file that holds all texts."""
+
+    def test_has_one_checksum(self, wikitext):
+        found = inputs.inspect_files(WIKITEXT_2, SETTINGS, wikitext, lambda line: None)
+        assert dict(found.sums) == {"wikitext-2-v1.zip": hashlib.sha256(wikitext.read_bytes()).hexdigest()}
+        assert {split: text.lines for split, text in found.texts.items()} == wiki.COUNTS
+        assert inputs.present_sums(WIKITEXT_2, SETTINGS, wikitext) == found.sums
+
+    def test_that_is_not_the_published_one_gets_a_warning(self, wikitext):
+        lines = []
+        inputs.inspect_files(WIKITEXT_2, SETTINGS, wikitext, lines.append)
+        assert sum(f"warning: {wikitext} is not the published file: SHA-256" in line for line in lines) == 1
+        published = {"wikitext-2-v1.zip": hashlib.sha256(wikitext.read_bytes()).hexdigest()}
+        lines.clear()
+        inputs.inspect_files(replace(WIKITEXT_2, sha256=published, lines=wiki.COUNTS), SETTINGS, wikitext, lines.append)
+        assert lines == [f"checking the raw files in {wikitext}"]
+
+    def test_is_the_only_download(self):
+        assert list(inputs.published_sums(WIKITEXT_2, SETTINGS)) == ["wikitext-2-v1.zip"]

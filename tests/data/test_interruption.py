@@ -9,9 +9,12 @@ import time
 
 import pytest
 
-from selfkd_fairseq.data import binarisation, files, preparation
+from selfkd_fairseq.data import binarisation, files
 from selfkd_fairseq.data.files import UNFINISHED
-from tests.data.corpus import prepare, quick_preprocess, tree, write_corpus
+from selfkd_fairseq.data.translation.dataset import TranslationDataset
+from tests.data import wiki
+from tests.data.corpus import prepare, tree, write_corpus
+from tests.data.quick_preprocess import quick_preprocess
 
 pytestmark = pytest.mark.usefixtures("quick_steps")
 
@@ -37,7 +40,7 @@ def check_what_is_left(dest, clean):
     return left
 
 
-def die_at(number, after, raw, dest):
+def die_at(number, after, prepare, raw, dest):
     """Prepare, and be killed right before or after the file or folder number ``number`` gets its final name."""
     rename = os.replace
     count = 0
@@ -55,22 +58,32 @@ def die_at(number, after, raw, dest):
     prepare(raw, dest)
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_killed_at_each_final_name(raw, tmp_path, clean, after):
-    last = 0
+def kill_at_each_final_name(prepare, raw, folder, after):
+    """Call after call, killed at one more final name each time and then completed; the number of final names."""
+    prepare(raw, folder / "clean")
+    clean = tree(folder / "clean")
     for number in range(1, 100):
-        dest = tmp_path / f"dest{number}"
-        child = in_a_child(die_at, number, after, raw, dest)
+        dest = folder / f"dest{number}"
+        child = in_a_child(die_at, number, after, prepare, raw, dest)
         child.join()
         if child.exitcode == 0:
-            last = number - 1
-            break
+            return number - 1
         assert child.exitcode == -signal.SIGKILL
         check_what_is_left(dest, clean)
         prepare(raw, dest)
         assert tree(dest) == clean
-    # The first record, 4 raw texts, 6 tokenised, the merges, 2 vocabularies, 6 in subwords, bin, the stamp.
-    assert last == 22
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("after", [False, True])
+class TestKilledAtEachFinalName:
+    def test_translation(self, raw, tmp_path, after):
+        # The first record, 4 raw texts, 6 tokenised, the merges, 2 vocabularies, 6 in subwords, bin, the stamp.
+        assert kill_at_each_final_name(prepare, raw, tmp_path, after) == 22
+
+    def test_language_model(self, wikitext, tmp_path, after):
+        # The first record, 3 texts, their counts, bin, the stamp.
+        assert kill_at_each_final_name(wiki.prepare, wikitext, tmp_path, after) == 7
 
 
 def test_killed_again_and_again_at_random_moments(tmp_path):
@@ -96,13 +109,13 @@ def test_killed_again_and_again_at_random_moments(tmp_path):
 
 
 def test_killed_while_fairseq_preprocess_is_at_work_leaves_no_bin(raw, tmp_path, clean, monkeypatch):
-    def half(folder, source, target, workers):
-        quick_preprocess(folder, source, target, workers)
+    def half(folder, options, workers):
+        quick_preprocess(folder, options, workers)
         (folder / "train.en-de.en.bin").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr(binarisation, "_run_preprocess", half)
+        patch.setattr(binarisation, "run_preprocess", half)
         child = in_a_child(prepare, raw, tmp_path / "dest")
         child.join()
     assert child.exitcode == -signal.SIGKILL
@@ -137,14 +150,14 @@ def test_no_space_left(raw, tmp_path, clean, limit, workers):
 
 
 def test_an_error_between_two_steps(raw, tmp_path, clean, monkeypatch):
-    for number in range(len(preparation.STEPS)):
+    for number in range(len(TranslationDataset.steps)):
         dest = tmp_path / f"dest{number}"
 
         def interrupt(work):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(preparation, "STEPS", (*preparation.STEPS[:number], interrupt))
+            patch.setattr(TranslationDataset, "steps", (*TranslationDataset.steps[:number], interrupt))
             with pytest.raises(KeyboardInterrupt):
                 prepare(raw, dest)
         assert "stamp.json" not in check_what_is_left(dest, clean)

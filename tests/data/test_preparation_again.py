@@ -28,7 +28,7 @@ class TestSecondCall:
         prepare(raw, dest)
         before = state(dest)
         (raw / "train.en.gz").unlink()
-        monkeypatch.setattr(preparation, "tool_versions", lambda: {"sacremoses": "99"})
+        monkeypatch.setattr(preparation, "tool_versions", lambda tools: {"sacremoses": "99"})
         prepare(raw, dest)
         assert state(dest) == before
 
@@ -69,7 +69,7 @@ class TestSecondCall:
         (dest / "stamp.json").unlink()
         (dest / "bin" / "dict.en.txt").unlink()
         before = state(dest)
-        monkeypatch.setattr(preparation, "tool_versions", lambda: {"sacremoses": "99"})
+        monkeypatch.setattr(preparation, "tool_versions", lambda tools: {"sacremoses": "99"})
         with pytest.raises(PreparationError, match='sacremoses is ".*" there and "99" here'):
             prepare(raw, dest)
         assert state(dest) == before
@@ -171,7 +171,7 @@ class TestRefusals:
             return found
 
         monkeypatch.setattr(preparation, "inspect_files", inspect_then_change)
-        with pytest.raises(PreparationError, match="tokenise train: 3 lines where there had been 50"):
+        with pytest.raises(PreparationError, match="train.de.gz was changed during the preparation"):
             prepare(raw, dest)
         assert not (dest / "tok").exists()
 

@@ -80,19 +80,20 @@ def test_second_call_says_so_and_does_nothing_also_through_the_script(corpus, tm
     assert {path: path.stat().st_mtime_ns for path in dest.rglob("*")} == before
 
 
-def test_script_prefers_the_environment_of_the_checkout(tmp_path):
+@pytest.mark.parametrize(("name", "arguments", "dest"), [("multi30k", PAIR, "multi30k.en-de"), ("ptb", ["ptb"], "ptb")])
+def test_script_prefers_the_environment_of_the_checkout(tmp_path, name, arguments, dest):
     (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts" / "prepare_multi30k.sh", tmp_path / "scripts")
+    shutil.copy(ROOT / "scripts" / f"prepare_{name}.sh", tmp_path / "scripts")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\nprintf "%s|" "$PYTHONPATH" "$@"\n')
     python.chmod(0o755)
     done = subprocess.run(
-        [str(tmp_path / "scripts" / "prepare_multi30k.sh"), "--workers", "1", "--raw", "a b"],
+        [str(tmp_path / "scripts" / f"prepare_{name}.sh"), "--workers", "1", "--raw", "a b"],
         cwd="/", env={"PATH": os.environ["PATH"]}, text=True, capture_output=True, check=True,
     )  # fmt: skip
     assert done.stdout.split("|") == [
-        str(tmp_path), "-m", "selfkd_fairseq.cli.prepare", *PAIR, "--dest", f"{tmp_path}/data-bin/multi30k.en-de",
+        str(tmp_path), "-m", "selfkd_fairseq.cli.prepare", *arguments, "--dest", f"{tmp_path}/data-bin/{dest}",
         "--workers", "1", "--raw", "a b", "",
     ]  # fmt: skip
 

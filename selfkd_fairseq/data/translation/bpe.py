@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any, Iterable, Mapping
 
-from .errors import PreparationError
+from ..errors import PreparationError
 
 SEPARATOR = "@@"
 

@@ -1,82 +1,27 @@
-"""The steps between raw files and binarised data, each skipped if its files are there.
-
-A file gets its final name only when it is whole, and what it holds depends on nothing but the settings and the
-input. So a run may end at any moment, and the next one goes on from there.
-"""
+"""The steps from the raw files of a translation dataset to binarised data, each skipped if its files are there."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from dataclasses import dataclass
+import itertools
+import shutil
 from pathlib import Path
-from typing import IO, Any, Callable, Iterable, Mapping
+from typing import IO, Any, Callable, Iterable
 
+from ..binarisation import binarise, count_sentences
+from ..errors import PreparationError
+from ..files import count_lines, read_lines, write_whole
+from ..kind import SPLITS
+from ..kind import Work as AnyWork
+from ..parallel import batches, ordered_map
+from ..progress import progress_bar
+from ..raw_text import one_line
 from . import bpe
-from .binarisation import binarise
-from .datasets import SPLITS
-from .errors import PreparationError
-from .files import count_lines, read_lines, write_whole
-from .parallel import batches, ordered_map
-from .progress import progress_bar
-from .raw_text import one_line, read_sentences
+from .settings import TranslationSettings
 from .tokenisation import tokenise_pairs
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What, besides the input, decides the output.
-
-    Args:
-        dataset: its name.
-        source: source language.
-        target: target language.
-        lowercase: lower-case everything first.
-        bpe_merges: at least 1.
-        bpe_vocabulary_threshold: subwords counted fewer times than this in their language's training text are
-            split again; 0 is off.
-    """
-
-    dataset: str
-    source: str
-    target: str
-    lowercase: bool
-    bpe_merges: int
-    bpe_vocabulary_threshold: int = 0
-
-    @property
-    def languages(self) -> tuple[str, str]:
-        """Source and target language."""
-        return self.source, self.target
-
-
-@dataclass(frozen=True)
-class Work:
-    """One preparation at work.
-
-    Args:
-        dest: an existing folder.
-        settings: see :class:`Settings`.
-        raw: (split, language) -> raw file.
-        raw_lines: split -> number of sentences on each side of its raw files.
-        workers: number of processes, at least 1.
-        report: takes each line meant for the user.
-    """
-
-    dest: Path
-    settings: Settings
-    raw: Mapping[tuple[str, str], Path]
-    raw_lines: Mapping[str, int]
-    workers: int
-    report: Callable[[str], None]
-
-    def missing(self, *names: str) -> bool:
-        """True if a file or folder of ``dest`` is not there yet."""
-        return not all((self.dest / name).exists() for name in names)
-
-    def names(self, folder: str, split: str) -> list[str]:
-        """The names of both sides of a split in a folder of ``dest``, source first."""
-        return [f"{folder}/{split}.{language}" for language in self.settings.languages]
+Work = AnyWork[TranslationSettings]
 
 
 def _in_batches(
@@ -111,10 +56,10 @@ def _in_batches(
 def keep_raw(work: Work) -> None:
     """``raw/{valid,test}.LANG``: the untokenised sentences, one a line for any reader. References for scoring."""
     for split in SPLITS[1:]:
-        for name, language in zip(work.names("raw", split), work.settings.languages):
+        for name, language in zip(work.settings.names("raw", split), work.settings.languages):
             if work.missing(name):
                 with write_whole(work.dest, [name]) as (file,):
-                    file.writelines(one_line(text) + "\n" for text in read_sentences(work.raw[split, language]))
+                    file.writelines(one_line(text) + "\n" for text in work.sentences(f"{split}.{language}"))
 
 
 def _write_pairs(source: IO[str], target: IO[str], keep_blank: bool, pairs: list[tuple[str, str]]) -> None:
@@ -129,13 +74,15 @@ def tokenise_splits(work: Work) -> None:
     languages = work.settings.languages
     function = functools.partial(tokenise_pairs, languages=languages, lowercase=work.settings.lowercase)
     for split in SPLITS:
-        names = work.names("tok", split)
+        names = work.settings.names("tok", split)
         if not work.missing(*names):
             continue
-        pairs = zip(*(read_sentences(work.raw[split, language]) for language in languages))
+        # Both are read to their end, where a text that changed meanwhile is noticed: no side comes out shorter.
+        pairs = itertools.zip_longest(*(work.sentences(f"{split}.{language}") for language in languages))
+        lines = work.texts[f"{split}.{languages[0]}"].lines
         with write_whole(work.dest, names) as (source, target):
             write = functools.partial(_write_pairs, source, target, split != "train")
-            _in_batches(work, function, pairs, f"tokenise {split}", work.raw_lines[split], write)
+            _in_batches(work, function, pairs, f"tokenise {split}", lines, write)
             if source.tell() == 0:
                 raise PreparationError(f"no {split} pair is left after tokenisation: each has a blank side")
 
@@ -145,7 +92,7 @@ def learn_bpe(work: Work) -> None:
     names = [f"bpe/vocab.{language}" for language in work.settings.languages]
     if not work.missing("bpe/codes", *names):
         return
-    counts = [bpe.count_words(read_lines(work.dest / name)) for name in work.names("tok", "train")]
+    counts = [bpe.count_words(read_lines(work.dest / name)) for name in work.settings.names("tok", "train")]
     if work.missing("bpe/codes"):
         work.report(f"learning {work.settings.bpe_merges} joint BPE merges")
         with write_whole(work.dest, ["bpe/codes"]) as (file,):
@@ -163,7 +110,7 @@ def apply_bpe(work: Work) -> None:
     """``bpe/SPLIT.LANG``: the tokenised text in subwords."""
     codes, threshold = work.dest / "bpe" / "codes", work.settings.bpe_vocabulary_threshold
     for split in SPLITS:
-        for name, language in zip(work.names("bpe", split), work.settings.languages):
+        for name, language in zip(work.settings.names("bpe", split), work.settings.languages):
             if not work.missing(name):
                 continue
             vocabulary = work.dest / "bpe" / f"vocab.{language}" if threshold else None
@@ -176,11 +123,25 @@ def apply_bpe(work: Work) -> None:
                 )
 
 
+def _complete(work: Work, folder: Path) -> None:
+    """See :func:`.binarisation.binarise`: every sentence is there; the merges go with the result."""
+    pair = "-".join(work.settings.languages)
+    for split in SPLITS:
+        for language in work.settings.languages:
+            expected = count_lines(work.dest / "bpe" / f"{split}.{language}")
+            found = count_sentences(folder / f"{split}.{pair}.{language}.idx")
+            if found != expected:
+                raise PreparationError(f"fairseq-preprocess made {found} sentences of {expected} in {split}.{language}")
+    shutil.copyfile(str(work.dest / "bpe" / "codes"), str(folder / "bpe.codes"))
+
+
 def binarise_text(work: Work) -> None:
     """``bin``: what ``fairseq-train`` takes."""
-    if work.missing("bin"):
-        work.report("binarising with fairseq-preprocess")
-        binarise(work.dest, work.settings.source, work.settings.target, work.workers)
-
-
-STEPS = (keep_raw, tokenise_splits, learn_bpe, apply_bpe, binarise_text)
+    if not work.missing("bin"):
+        return
+    work.report("binarising with fairseq-preprocess")
+    settings = work.settings
+    options = ["--joined-dictionary", "--source-lang", settings.source, "--target-lang", settings.target]
+    for split in SPLITS:
+        options += [f"--{split}pref", f"../../bpe/{split}"]
+    binarise(work.dest, settings.names("bpe", "train"), options, work.workers, functools.partial(_complete, work))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from .raw_text import one_line
+from ..raw_text import one_line
 
 
 @functools.lru_cache(maxsize=None)

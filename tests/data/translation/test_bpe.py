@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from selfkd_fairseq.data import bpe
 from selfkd_fairseq.data.errors import PreparationError
+from selfkd_fairseq.data.translation import bpe
 
 # The words of Sennrich et al. (2016), section 3.2.
 COUNTS = {"low": 5, "lower": 2, "newest": 6, "widest": 3}

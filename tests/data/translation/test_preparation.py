@@ -11,9 +11,9 @@ from importlib import metadata
 import pytest
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-from selfkd_fairseq.data import steps
 from selfkd_fairseq.data.datasets import MULTI30K
 from selfkd_fairseq.data.errors import PreparationError
+from selfkd_fairseq.data.translation import steps
 from tests.data.corpus import COUNTS, STEMS, prepare, read, tree, write_corpus, write_side
 
 pytestmark = pytest.mark.usefixtures("quick_steps")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from selfkd_fairseq.data.tokenisation import tokenise, tokenise_pairs
+from selfkd_fairseq.data.translation.tokenisation import tokenise, tokenise_pairs
 
 
 @pytest.mark.parametrize(
