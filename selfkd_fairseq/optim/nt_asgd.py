@@ -6,7 +6,7 @@ from typing import List, Optional
 
 import torch
 from fairseq.dataclass import FairseqDataclass
-from fairseq.optim import FairseqOptimizer, FP16Optimizer, register_optimizer
+from fairseq.optim import AMPOptimizer, FairseqOptimizer, FP16Optimizer, register_optimizer
 from omegaconf import II
 
 __all__ = ["FairseqNTASGD", "NTASGD", "NTASGDConfig", "averaging_optimizer"]
@@ -138,11 +138,13 @@ def averaging_optimizer(optimizer) -> Optional[NTASGD]:
     """The :class:`NTASGD` inside a fairseq optimizer, or None.
 
     Raises:
-        SystemExit: it is wrapped for training in half precision, where its parameters are copies of the model's.
+        SystemExit: it is wrapped for training in half precision. There its parameters are copies of the model's
+            (--fp16, --bf16), or fairseq divides its gradient by the loss scale twice (--amp), which no step of SGD
+            survives.
     """
     inner = optimizer.optimizer
     if not isinstance(inner, NTASGD):
         return None
-    if isinstance(optimizer, FP16Optimizer):
-        raise SystemExit("nt_asgd averages float32 weights: leave out --fp16 and --bf16 (--amp works)")
+    if isinstance(optimizer, (FP16Optimizer, AMPOptimizer)):
+        raise SystemExit("nt_asgd trains and averages float32 weights: leave out --fp16, --bf16 and --amp")
     return inner
