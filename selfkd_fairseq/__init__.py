@@ -1,7 +1,8 @@
 """Self-knowledge distillation for fairseq (Hahn and Choi, RANLP 2019, arXiv 1908.01851).
 
-``--user-dir selfkd_fairseq`` imports this module, which registers the criterion ``self_kd`` and the
-architectures. Without fairseq installed only :mod:`selfkd_fairseq.core` (pure PyTorch) is of use.
+``--user-dir selfkd_fairseq`` imports this module, which registers the criterion ``self_kd``, the models and
+architectures, the task ``bptt_language_modeling`` and the optimizer ``nt_asgd``. Without fairseq installed only
+:mod:`selfkd_fairseq.core` (pure PyTorch) is of use.
 """
 
 import importlib

@@ -32,7 +32,8 @@ class OutputEmbedding(NamedTuple):
 def _unsupported(model: nn.Module, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"self_kd cannot take soft targets from {type(model).__name__}: {why}. What works: models with one plain "
-        "output matrix, that is fairseq's transformer, transformer_lm, lstm and lstm_lm, tied or untied, "
+        "output matrix, that is fairseq's transformer, transformer_lm, lstm and lstm_lm and this plugin's language "
+        "models, tied or untied, "
         "without --adaptive-softmax-cutoff and without --ddp-backend fully_sharded."
     )
 

@@ -5,13 +5,13 @@ dropout of whole words in the embedding, tied embeddings, and the activation reg
 ``bptt_language_modeling`` adds to the training loss.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models import register_model, register_model_architecture
+from fairseq.models import register_model
 from torch import nn
 
-from .architecture_defaults import set_defaults
+from .architecture_defaults import register_variant
 from .lstm_regularisation import (
     EmbeddingDropout,
     LockedDropout,
@@ -125,18 +125,17 @@ class AWDLSTMLanguageModel(StatefulLanguageModel):
         return cls.build_with(AWDLSTMDecoder, cfg, task)
 
 
-def _architecture(args, **settings):
-    defaults = {option.name: option.default for option in fields(AWDLSTMConfig) if not option.name.startswith("_")}
-    set_defaults(args, **{**defaults, **settings})
-
-
-@register_model_architecture("awd_lstm_lm", "awd_lstm_ptb")
-def awd_lstm_ptb(args):
-    """3 x 1150, embeddings 400, for the Penn Treebank: test perplexity 58.8 (the authors' code), 57.3 (paper)."""
-    _architecture(args)
-
-
-@register_model_architecture("awd_lstm_lm", "awd_lstm_wikitext2")
-def awd_lstm_wikitext2(args):
-    """As ``awd_lstm_ptb`` with the dropouts of the authors' WikiText-2 command: test perplexity 65.8."""
-    _architecture(args, input_dropout=0.65, hidden_dropout=0.2)
+register_variant(
+    "awd_lstm_ptb",
+    AWDLSTMLanguageModel,
+    AWDLSTMConfig,
+    "3 x 1150, embeddings 400. PTB: test perplexity 58.8 (the authors' code), 57.3 (paper).",
+)
+register_variant(
+    "awd_lstm_wikitext2",
+    AWDLSTMLanguageModel,
+    AWDLSTMConfig,
+    "As ``awd_lstm_ptb`` with the dropouts of the authors' WikiText-2 command: test perplexity 65.8.",
+    input_dropout=0.65,
+    hidden_dropout=0.2,
+)

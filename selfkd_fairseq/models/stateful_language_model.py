@@ -28,7 +28,7 @@ class StatefulDecoder(FairseqIncrementalDecoder):
         super().__init__(dictionary)
         self.activation_loss: Optional[Tensor] = None
         self._carried: Dict[bool, Optional[State]] = {}
-        self._warned = False
+        self._warned = set()
 
     def recurrence(self, tokens: Tensor, state: Optional[State]):
         """Features of every position, and the state after the last.
@@ -64,13 +64,13 @@ class StatefulDecoder(FairseqIncrementalDecoder):
             src_lengths: unused.
 
         Returns:
-            ((B, T, V) logits, or (B, T, d) features; an empty dict)
+            ((B, T, V) logits, or (B, T, d) features; None)
         """
         features = self.extract_features(prev_output_tokens, encoder_out, incremental_state, starts_stream)[0]
-        return (features if features_only else self.output_layer(features)), {}
+        return (features if features_only else self.output_layer(features)), None
 
     def extract_features(self, prev_output_tokens, encoder_out=None, incremental_state=None, starts_stream=None, **_):
-        """As :meth:`forward` without the output projection: ((B, T, d) features, an empty dict)."""
+        """As :meth:`forward` without the output projection: ((B, T, d) features, None)."""
         if incremental_state is not None:
             tokens = prev_output_tokens[:, -1:]
             cached = self.get_incremental_state(incremental_state, "state")
@@ -81,7 +81,7 @@ class StatefulDecoder(FairseqIncrementalDecoder):
             features, state = self.recurrence(prev_output_tokens.t(), self._starting_state(starts_stream, batch))
             if starts_stream is not None:
                 self._carried[self.training] = [part.detach() for part in state]
-        return features.transpose(0, 1), {}
+        return features.transpose(0, 1), None
 
     def _starting_state(self, starts_stream: Optional[bool], batch: int) -> Optional[State]:
         if starts_stream:
@@ -100,9 +100,9 @@ class StatefulDecoder(FairseqIncrementalDecoder):
         return [part.to(device=weight.device, dtype=weight.dtype) for part in state]
 
     def _warn(self, message: str) -> None:
-        if not self._warned:
+        if message not in self._warned:
             logger.warning(message)
-            self._warned = True
+            self._warned.add(message)
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Logits: (..., d) -> (..., V)."""

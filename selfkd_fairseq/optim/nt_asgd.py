@@ -1,5 +1,6 @@
 """The optimizer ``nt_asgd``: SGD, then averaged SGD once validation stops getting better (Merity et al., 2018)."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import List, Optional
@@ -8,6 +9,8 @@ import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import AMPOptimizer, FairseqOptimizer, FP16Optimizer, register_optimizer
 from omegaconf import II
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["FairseqNTASGD", "NTASGD", "NTASGDConfig", "averaging_optimizer"]
 
@@ -36,6 +39,7 @@ class NTASGD(torch.optim.SGD):
             raise ValueError(f"--nonmonotone must be at least 1, not {nonmonotone}")
         super().__init__(params, **keywords)
         self.nonmonotone = nonmonotone
+        self._warned = False
         group = self.param_groups[0]  # what is set here is saved and loaded with the group
         group["validations"] = []
         group["averaged_points"] = 0
@@ -81,6 +85,9 @@ class NTASGD(torch.optim.SGD):
 
     def consolidate_state_dict(self) -> None:
         """fairseq calls this on every worker before it writes a checkpoint: the average goes into the model."""
+        if not self.validations and not self._warned:
+            logger.warning("nt_asgd was told of no validation, so it is plain SGD (bptt_language_modeling tells it)")
+            self._warned = True
         self.use_average()
 
     def zero_grad(self, *arguments, **keywords) -> None:
@@ -126,7 +133,7 @@ class FairseqNTASGD(FairseqOptimizer):
 
     @property
     def optimizer_config(self):
-        """What a resumed run takes from its own command line."""
+        """The settings of the command line for ``torch.optim.SGD``."""
         return {
             "lr": self.cfg.lr[0] if isinstance(self.cfg.lr, Collection) else self.cfg.lr,
             "momentum": self.cfg.momentum,

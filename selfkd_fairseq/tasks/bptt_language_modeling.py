@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Optional
 
+import torch
 from fairseq import utils
 from fairseq.data import Dictionary, data_utils, iterators
 from fairseq.data.indexed_dataset import get_available_dataset_impl
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
+from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from omegaconf import II
@@ -66,11 +68,9 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
     def __init__(self, cfg, dictionary):
         super().__init__(cfg, dictionary)
         self.cfg = cfg  # the legacy base class keeps it as `args` alone
-        self._decoder = None
-        self._all_streams = None  # carried state of all workers, where there are several
-        self._restored_streams = None
-        self._train_streams = None
-        self._num_windows = self._windows_done = 0  # in this epoch
+        self._all_streams = None  # the state of every worker's streams after the last window
+        self._restored_streams = None  # the same, from a checkpoint, until the first window
+        self._update = self._first_window = self._state_before = None
         self._window_lengths = []  # since the last update
         self._averaging = None
         self._validation_is_recorded = True
@@ -85,7 +85,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         if cfg.tokens_per_sample < 1:
             raise SystemExit(f"{NAME}: --tokens-per-sample must be at least 1, not {cfg.tokens_per_sample}")
         paths = utils.split_paths(cfg.data or "")
-        if not paths:
+        if not cfg.data:
             raise SystemExit(f"{NAME}: no data folder was given")
         return cls(cfg, Dictionary.load(os.path.join(paths[0], "dict.txt")))
 
@@ -135,15 +135,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         Raises:
             SystemExit: the number of streams was not given, or the corpus is too short for so many.
         """
-        if not isinstance(dataset, TokenStream):  # sentences to continue, from fairseq-interactive
-            if not max_sentences:
-                max_sentences = None if max_tokens else 1
-            return super().get_batch_iterator(
-                dataset, max_tokens, max_sentences, seed=seed, num_shards=num_shards, shard_id=shard_id,
-                num_workers=num_workers, epoch=epoch, data_buffer_size=data_buffer_size,
-                skip_remainder_batch=skip_remainder_batch, **other,
-            )  # fmt: skip
-        if not max_sentences:
+        if not max_sentences or max_sentences < 1:
             raise SystemExit(
                 f"{NAME} needs --batch-size, the number of parallel streams that the corpus is cut into "
                 "(20 to train on the Penn Treebank, 1 to score)"
@@ -155,13 +147,10 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
                 f"{NAME}: {len(dataset):,} tokens are less than one window of --tokens-per-sample {length} for each "
                 f"of {streams.total} streams; lower --batch-size or --tokens-per-sample"
             )
-        in_training = dataset is self.datasets.get(self.cfg.train_subset)
-        if in_training and self.cfg.variable_bptt:
+        if self.cfg.variable_bptt and dataset is self.datasets.get(self.cfg.train_subset):
             bounds = variable_windows(streams.length(len(dataset)), length, seed, epoch)
         else:
             bounds = fixed_windows(streams.length(len(dataset)), length)
-        if in_training:
-            self._train_streams, self._num_windows = streams, len(bounds) - 1
         windows = WindowedStreams(dataset, streams, bounds, self.dictionary.pad())
         # The windows are this worker's own already, so for the iterator there is one shard.
         return iterators.EpochBatchIterator(
@@ -186,35 +175,48 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
             raise SystemExit(f"{NAME} carries the state along the whole corpus and takes no --context-window")
         return self.get_batch_iterator(dataset, max_sentences=batch_size, **other).next_epoch_itr(shuffle=False)
 
-    # --------------------------------------------------------------------------------------------------- training
-
-    def begin_epoch(self, epoch, model):
-        """Before the first update of an epoch, or of a resumed run: take up the state that a checkpoint carried.
+    def inference_step(self, *arguments, **keywords):
+        """Refuse to generate text.
 
         Raises:
-            SystemExit: it is of another number of streams than this run's.
+            SystemExit: always.
         """
-        self._decoder = unwrapped(model).decoder
-        if self._restored_streams is None:
-            return
-        there, here = self._restored_streams[0].size(1), self._train_streams
-        if there != here.total:
-            raise SystemExit(
-                f"{NAME}: the checkpoint was written in the middle of an epoch of {there} streams and this run has "
-                f"{here.total}: use the same --batch-size (over all workers), or start the epoch anew with "
-                "--reset-dataloader"
-            )
-        own = slice(here.first, here.first + here.count)
-        self._decoder.set_carried_state([part[:, own].contiguous() for part in self._restored_streams])
-        self._restored_streams = None
+        raise SystemExit(f"{NAME} trains and scores language models; it does not generate text")
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False, **extra):
+    build_dataset_for_inference = inference_step
+
+    # --------------------------------------------------------------------------------------------------- training
+
+    def _take_up_state(self, sample, decoder, update_num):
+        """Before a window: the state that a checkpoint carried, or that of a window which fairseq gives once more.
+
+        Raises:
+            SystemExit: the checkpoint's state is of another number of streams than this run's.
+        """
+        restored, self._restored_streams = self._restored_streams, None
+        if restored is not None and not sample["net_input"]["starts_stream"]:
+            there, here = restored[0].size(1), len(sample["id"]) * workers()
+            if there != here:
+                raise SystemExit(
+                    f"{NAME}: the checkpoint was written in the middle of an epoch of {there} streams and this run "
+                    f"has {here}: use the same --batch-size (over all workers)"
+                )
+            decoder.set_carried_state([part[:, sample["id"].to(part.device)] for part in restored])
+        if update_num != self._update:
+            self._update, self._first_window = update_num, sample["window"]
+            self._state_before = decoder.carried_state()
+        elif sample["window"] == self._first_window:  # --amp gives a batch again after an overflow
+            decoder.set_carried_state(self._state_before)
+            self._window_lengths = []
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """Forward and backward of one window, with the model's activation regularisation (AR, TAR) in the loss.
 
         The criterion's ``nll_loss`` never holds the regularisation; its ``loss`` does if there is an ``nll_loss``
         beside it.
         """
         decoder = unwrapped(model).decoder
+        self._take_up_state(sample, decoder, update_num)
 
         def regularised(model, sample):
             loss, sample_size, logging_output = criterion(model, sample)
@@ -227,15 +229,19 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
                     logging_output["loss"] = logging_output["loss"] + activation_loss.detach()
             return loss, sample_size, logging_output
 
-        result = super().train_step(sample, model, regularised, optimizer, update_num, ignore_grad, **extra)
+        result = super().train_step(sample, model, regularised, optimizer, update_num, ignore_grad)
         self._window_lengths.append(sample["target"].size(1))
-        self._windows_done = 1 if sample["net_input"]["starts_stream"] else self._windows_done + 1
-        if workers() > 1:
-            self._all_streams = gather_streams(decoder.carried_state())
+        self._all_streams = gather_streams(decoder.carried_state())
         return result
 
     def optimizer_step(self, optimizer, model, update_num):
-        """One update; with ``--variable-bptt`` the learning rate is in proportion to the length of the window."""
+        """One update; with ``--variable-bptt`` the learning rate is in proportion to the length of the window.
+
+        Raises:
+            SystemExit: SGD with --amp: fairseq divides its gradient by the loss scale twice.
+        """
+        if isinstance(optimizer, AMPOptimizer) and isinstance(optimizer.optimizer, torch.optim.SGD):
+            raise SystemExit("fairseq's --amp scales the gradient of SGD down twice: leave it out, or use adam")
         lengths, self._window_lengths = self._window_lengths, []
         self._averaging = averaging_optimizer(optimizer)
         if not self.cfg.variable_bptt or not lengths:
@@ -272,12 +278,10 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
     # ------------------------------------------------------------------------------------------------ checkpoints
 
     def get_checkpoint_dict(self):
-        """What fairseq saves of this task for a resumed run: in mid-epoch, the carried state of every stream."""
+        """What fairseq saves of this task for a resumed run: the carried state of every stream."""
         saved = self.state_dict()
-        if 0 < self._windows_done < self._num_windows:
-            streams = self._decoder.carried_state() if self._all_streams is None else self._all_streams
-            saved["carried_state"] = [part.cpu() for part in streams]
-            saved["windows_done"] = self._windows_done
+        if self._all_streams is not None:
+            saved["carried_state"] = [part.cpu() for part in self._all_streams]
         return {type(self).__name__: saved}
 
     def set_checkpoint_dict(self, saved):
@@ -288,7 +292,6 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         """
         self.load_state_dict(saved)
         self._restored_streams = saved.get("carried_state")
-        self._windows_done = saved.get("windows_done", 0)
 
     def state_dict(self):
         """What every use of a checkpoint needs: the fingerprint of the dictionary."""
@@ -304,11 +307,11 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         Raises:
             SystemExit: they differ.
         """
-        own = self.state_dict()
+        own, path = self.state_dict(), os.path.join(utils.split_paths(self.cfg.data)[0], "dict.txt")
         for key, value in own.items():
             if state_dict.get(key, value) != value:
                 raise SystemExit(
                     f"the checkpoint was trained with another dictionary ({state_dict['dictionary_size']} words) than "
-                    f"{os.path.join(self.cfg.data, 'dict.txt')} ({own['dictionary_size']} words): binarise the data "
-                    "with the dictionary that it was trained with (fairseq-preprocess --srcdict)"
+                    f"{path} ({own['dictionary_size']} words): binarise the data with the dictionary that it was "
+                    "trained with (fairseq-preprocess --srcdict)"
                 )

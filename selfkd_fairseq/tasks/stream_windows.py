@@ -116,6 +116,7 @@ class WindowedStreams(FairseqDataset):
         count, length = inputs.shape
         return {
             "id": torch.arange(self.streams.first, self.streams.first + count),
+            "window": index,
             "nsentences": count,
             "ntokens": int(targets.ne(self.padding_idx).sum()),
             "net_input": {

@@ -30,6 +30,8 @@ def test_hydra_trains_from_the_config(config, widths, optimizer, tiny_language_m
     state = torch.load(tmp_path / "run" / "checkpoints" / "checkpoint_best.pt", weights_only=False)
     assert state["cfg"]["criterion"]["_name"] == "self_kd"
     assert state["optimizer_history"][-1]["optimizer_name"] == optimizer
+    if folder == "wikitext-2":  # the values of the architecture that the file names
+        assert (state["cfg"]["model"]["input_dropout"], state["cfg"]["model"]["hidden_dropout"]) == (0.65, 0.2)
     weight = state["model"]["decoder.embed_tokens.weight"]
     assert weight.size(1) == (8 if widths else 200)
     layers = {"ptb/zaremba_small": "decoder.lstm.weight_hh_l1"}.get(config, "decoder.layers.2.weight_hh_l0")
@@ -92,3 +94,6 @@ def test_train_and_evaluate_scripts(tiny_language_model, tmp_path):
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["valid", "test"]
     assert all(1 < float(line.split("Perplexity: ")[1]) < 100 for line in lines)
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        bash("evaluate.sh", tiny_language_model, tmp_path / "missing.pt", "--cpu")
+    assert error.value.stdout == "" and "missing.pt" in error.value.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.data import Dictionary
-from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_NAME_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
 from selfkd_fairseq.criterions.output_embedding import can_give_features, find_output_embedding
@@ -43,8 +43,7 @@ def token_batch(length=LENGTH, streams=STREAMS, seed=1):
 
 def build_architecture(arch, **options):
     """What ``--arch`` with these options builds, for a small vocabulary."""
-    cfg = Namespace(_name=arch, **options)
-    ARCH_CONFIG_REGISTRY[arch](cfg)
+    cfg = MODEL_DATACLASS_REGISTRY[arch](**options)
     torch.manual_seed(0)
     return ARCH_MODEL_REGISTRY[arch].build_model(cfg, Namespace(target_dictionary=vocabulary(40)))
 
@@ -94,7 +93,7 @@ def test_architectures(arch, d, dropout, init_range, parameters, tiny_language_m
         model = ZarembaLanguageModel.build_model(cfg, task)
         cfg.share_decoder_input_output_embed = True
         tied = ZarembaLanguageModel.build_model(cfg, task)
-    assert ARCH_MODEL_NAME_REGISTRY[arch] == "lstm_lm_zaremba"
+    assert issubclass(ARCH_MODEL_REGISTRY[arch], ZarembaLanguageModel)
     assert sum(p.numel() for p in model.parameters()) == parameters == parameters_by_hand(d, PTB)
     assert sum(p.numel() for p in tied.parameters()) == parameters - PTB * d
     decoder = model.decoder

@@ -37,5 +37,5 @@ case $system in
 esac
 mkdir -p "$save_dir"
 exec fairseq-train "$data" --user-dir "$plugin" --task bptt_language_modeling "${recipe[@]}" "${criterion[@]}" \
-    --seed 1 --num-workers 0 --save-dir "$save_dir" --no-epoch-checkpoints --best-checkpoint-metric ppl \
+    --seed 1 --distributed-world-size 1 --num-workers 0 --save-dir "$save_dir" --no-epoch-checkpoints --best-checkpoint-metric ppl \
     --log-format json --log-interval 500 --log-file "$save_dir/log.json" "$@"
