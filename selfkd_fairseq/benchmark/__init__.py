@@ -1,1 +1,1 @@
-"""Speed and memory of the loss against fairseq's own criterions: behind the command ``selfkd-benchmark``."""
+"""Speed and memory against fairseq's own criterions and against plain PyTorch: behind ``selfkd-benchmark``."""

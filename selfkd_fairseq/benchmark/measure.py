@@ -16,9 +16,13 @@ def _synchronize(device: torch.device) -> None:
 
 
 def median_seconds(
-    work: Dict[str, Callable[[], None]], rounds: int, device: torch.device, progress: Callable[[], None] = lambda: None
+    work: Dict[str, Callable[[], None]],
+    rounds: int,
+    device: torch.device,
+    progress: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Dict[str, float]:
-    """Median wall time of each piece of work, in seconds.
+    """Median time of each piece of work, in seconds.
 
     Every round runs each piece once, so that a slow moment of the machine falls on all of them; one round before
     the count warms up.
@@ -28,16 +32,17 @@ def median_seconds(
         rounds: counted rounds, at least 1.
         device: waited for before each reading of the clock.
         progress: called after each round.
+        clock: wall time by default; ``time.process_time`` counts the CPU time of all threads of this process instead.
     """
     seconds: Dict[str, list] = {name: [] for name in work}
     for counted in range(-1, rounds):
         for name, function in work.items():
             _synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             function()
             _synchronize(device)
             if counted >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
         progress()
     return {name: statistics.median(values) for name, values in seconds.items()}
 

@@ -1,17 +1,14 @@
 """Whole training steps through fairseq's own Trainer."""
 
-import contextlib
-import logging
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, Iterator
+from typing import Callable, Dict
 
 import torch
-from fairseq import options, utils
 from fairseq.data import Dictionary, LanguagePairDataset
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq.tasks import setup_task
 from fairseq.trainer import Trainer
+
+from .fairseq_trainer import build_trainer
 
 __all__ = ["ARCHITECTURES", "CRITERIONS", "training_steps"]
 
@@ -29,15 +26,6 @@ CRITERIONS = {
 }  # fmt: skip
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def _sample(dictionary: Dictionary, sentences: int, length: int) -> dict:
     """A batch of sentences of words drawn by Zipf's law, as fairseq's own collater makes it."""
     words = len(dictionary) - dictionary.nspecial
@@ -52,21 +40,15 @@ def _sample(dictionary: Dictionary, sentences: int, length: int) -> dict:
 
 
 def _trainer(arch: str, vocabulary: int, flags: list, device: torch.device) -> Trainer:
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder:
         for language in ("en", "de"):
             lines = "".join(f"w{i} {vocabulary - i}\n" for i in range(vocabulary))
             (Path(folder) / f"dict.{language}.txt").write_text(lines)
         arguments = [
             folder, "--source-lang", "en", "--target-lang", "de", "--arch", arch, "--share-all-embeddings",
-            "--optimizer", "adam", "--lr", "1e-4", "--max-tokens", "4096", "--seed", "1", *flags,
-            *([] if device.type == "cuda" else ["--cpu"]),
+            "--optimizer", "adam", "--lr", "1e-4", "--max-tokens", "4096", *flags,
         ]  # fmt: skip
-        parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
-        cfg = convert_namespace_to_omegaconf(parsed)
-        utils.set_torch_seed(1)
-        task = setup_task(cfg.task)
-        model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-        return Trainer(cfg, task, model, criterion)
+        return build_trainer(arguments, device)
 
 
 def training_steps(arch: str, device: torch.device) -> Dict[str, Callable[[], None]]:

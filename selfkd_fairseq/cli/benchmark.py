@@ -1,17 +1,22 @@
-"""``selfkd-benchmark``: time and memory of ``self_kd`` against fairseq's criterions, in one run on the same tensors."""
+"""``selfkd-benchmark``: what ``self_kd`` costs beside fairseq's criterions, and its LSTMs beside plain PyTorch."""
 
 import argparse
+import os
+import time
 from pathlib import Path
 from typing import List, Optional, Tuple
 
 import torch
 from tqdm import tqdm
 
-from ..benchmark import losses, report, training_step
+from ..benchmark import language_model, losses, report, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
 
 BASELINE = "label_smoothed_cross_entropy"
 FLOOR = "three products"
+PARTS = ("loss", "training_step", "language_model")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+BAR = 0.9  # of the bare loop's tokens per second, for the task bptt_language_modeling with cross_entropy
 
 
 def _size(text: str) -> Tuple[int, int, int]:
@@ -31,8 +36,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of which the median is taken (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
-    parser.add_argument("--threads", type=int, help="threads of torch on the CPU")
-    parser.add_argument("--no-training-step", action="store_true", help="leave out the whole training steps")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[], metavar="N",
+        help="threads of torch on the CPU; several, for --parts language_model: one measurement with each",
+    )  # fmt: skip
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS, help="what to measure: %(choices)s (all)")
+    models = list(language_model.RECIPES)
+    parser.add_argument("--language-models", choices=models, nargs="+", default=models, help="%(choices)s (all)")
+    parser.add_argument("--windows", type=int, help="windows of an epoch of a language model (depends on the model)")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall",
+        help="language models: wall time, or CPU time of this process, which other work on the machine hardly moves "
+        "(with one thread, without a GPU; %(default)s)",
+    )  # fmt: skip
     return parser
 
 
@@ -77,34 +93,101 @@ def _step_rows(arch: str, rounds: int, device: torch.device) -> List[report.Row]
     ]
 
 
-def main(argv: Optional[List[str]] = None) -> int:
-    """Run the benchmark; returns the exit status."""
+def _language_model_rows(name: str, options: argparse.Namespace, device: torch.device) -> List[report.Row]:
+    recipe = language_model.RECIPES[name]
+    recipe = recipe._replace(windows=options.windows or recipe.windows)
+    work, tokens = language_model.epochs(recipe, device)
+    with tqdm(total=options.rounds + 1, desc=f"language model {name}", leave=False) as bar:
+        seconds = median_seconds(work, options.rounds, device, bar.update, CLOCKS[options.clock])
+    bare, cross_entropy = seconds[language_model.BARE], seconds["cross_entropy"]
+    verdict = f"{BAR} {'met' if bare / cross_entropy >= BAR else 'missed'}"
+    return [
+        {
+            "kind": "language model",
+            "size": f"{name} {recipe.batch}x{recipe.window}x{recipe.vocabulary}",
+            "name": key,
+            "tokens / s": f"{tokens / seconds[key]:.0f}",
+            "ms / window": f"{1000 * seconds[key] / recipe.windows:.2f}",
+            "speed / bare loop": f"{bare / seconds[key]:.3f}",
+            "time / cross_entropy": f"{seconds[key] / cross_entropy:.3f}",
+            "bar": verdict if key == "cross_entropy" else "",
+            "windows": recipe.windows,
+        }
+        for key in work
+    ]
+
+
+def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
+    rows: List[report.Row] = []
+    for size in options.sizes if "loss" in options.parts else ():
+        new = _loss_rows(size, options.rounds, device, getattr(torch, options.dtype))
+        report.print_table(f"loss, N x V x d = {new[0]['size']}, {options.dtype}", new, ["name", *list(new[0])[3:]])
+        rows += new
+    for arch in training_step.ARCHITECTURES if "training_step" in options.parts else ():
+        new = _step_rows(arch, options.rounds, device)
+        report.print_table(f"training step, {arch}", new, ["name", *list(new[0])[3:]])
+        rows += new
+    where, path = report.machine(device), options.output / f"loss_{device.type}_{options.dtype}"
+    report.write_csv(path.with_suffix(".csv"), [{**row, "dtype": options.dtype, **where} for row in rows])
+    print(f"\nwritten: {path}.csv")
+    if "loss" in options.parts:
+        report.write_plot(path.with_suffix(".png"), rows, ", ".join(f"{k} {v}" for k, v in where.items()))
+        print(f"written: {path}.png")
+
+
+def _measure_language_models(options: argparse.Namespace, device: torch.device) -> None:
+    rows: List[report.Row] = []
+    for threads in options.threads or [torch.get_num_threads()]:
+        torch.set_num_threads(threads)
+        where = {
+            "dtype": "float32",
+            **report.machine(device),
+            "clock": options.clock,
+            "rounds": options.rounds,
+            "malloc_trim_threshold": os.environ.get("MALLOC_TRIM_THRESHOLD_", "default"),
+        }
+        for name in options.language_models:
+            new = _language_model_rows(name, options, device)
+            title = f"language model, B x T x V: {new[0]['size']}, --threads {threads} --clock {options.clock}"
+            report.print_table(title, new, ["name", *list(new[0])[3:]])
+            rows += [{**row, **where} for row in new]
+    path = options.output / f"language_model_{device.type}_float32.csv"
+    report.write_csv(path, rows)
+    print(f"\nwritten: {path}")
+
+
+def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.device]:
+    """The options, checked, and the device."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1, got {options.rounds}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    for name in ("rounds", "windows"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    if any(threads < 1 for threads in options.threads):
+        parser.error(f"--threads must be at least 1, got {min(options.threads)}")
+    if len(options.threads) > 1 and set(options.parts) != {"language_model"}:
+        parser.error("--threads takes several numbers for --parts language_model alone")
     try:
         device = torch.device(options.device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}")
+    if options.clock == "cpu" and (options.threads != [1] or device.type != "cpu"):
+        parser.error("--clock cpu needs --device cpu --threads 1: only then CPU time is wall time on an idle machine")
+    return options, device
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    options, device = _options(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads[0])
     options.output.mkdir(parents=True, exist_ok=True)
-    where = report.machine(device)
-    rows: List[report.Row] = []
-    for size in options.sizes:
-        new = _loss_rows(size, options.rounds, device, getattr(torch, options.dtype))
-        report.print_table(f"loss, N x V x d = {new[0]['size']}, {options.dtype}", new, ["name", *list(new[0])[3:]])
-        rows += new
-    for arch in () if options.no_training_step else training_step.ARCHITECTURES:
-        new = _step_rows(arch, options.rounds, device)
-        report.print_table(f"training step, {arch}", new, ["name", *list(new[0])[3:]])
-        rows += new
-    name = f"loss_{device.type}_{options.dtype}"
-    report.write_csv(options.output / f"{name}.csv", [{**row, "dtype": options.dtype, **where} for row in rows])
-    report.write_plot(options.output / f"{name}.png", rows, ", ".join(f"{k} {v}" for k, v in where.items()))
-    print(f"\nwritten: {options.output / name}.csv {options.output / name}.png")
+    if {"loss", "training_step"} & set(options.parts):
+        _measure_losses(options, device)
+    if "language_model" in options.parts:
+        _measure_language_models(options, device)
     return 0
 
 

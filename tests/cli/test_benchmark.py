@@ -28,8 +28,13 @@ def test_median_seconds_runs_every_piece_in_every_round(monkeypatch):
     assert set(seconds) == {"a", "b"} and all(value >= 0 for value in seconds.values())
 
 
+def test_median_seconds_by_another_clock():
+    ticks = iter([0, 10, 12, 20, 26])  # the first is of the warming up
+    assert median_seconds({"a": lambda: None}, 2, torch.device("cpu"), clock=lambda: next(ticks)) == {"a": 4}
+
+
 def test_command_writes_table_csv_and_plot(tmp_path, capsys):
-    assert main(["--sizes", "60,100,8", "--rounds", "1", "--no-training-step", "--output", str(tmp_path)]) == 0
+    assert main(["--sizes", "60,100,8", "--rounds", "1", "--parts", "loss", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     with (tmp_path / "loss_cpu_float32.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -41,12 +46,45 @@ def test_command_writes_table_csv_and_plot(tmp_path, capsys):
     assert (tmp_path / "loss_cpu_float32.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_command_compares_a_language_model_with_the_bare_loop(tmp_path, capsys):
+    # Two measurements; not with two threads, which wait for each other for minutes where other work is running.
+    arguments = "--parts language_model --language-models zaremba_small --windows 1 --rounds 1 --threads 1 1".split()
+    threads = torch.get_num_threads()
+    try:
+        assert main([*arguments, "--output", str(tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr().out
+    (path,) = tmp_path.iterdir()
+    assert path.name == "language_model_cpu_float32.csv" and f"written: {path}" in printed
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["threads"], row["name"]) for row in rows] == [
+        (threads, name)
+        for threads in "11"
+        for name in ("bare PyTorch loop", "cross_entropy", "self_kd predicted", "self_kd full")
+    ]
+    for i, row in enumerate(rows):
+        bare = rows[i // 4 * 4]
+        assert row["windows"] == "1" and row["clock"] == "wall"
+        assert row["size"] == "zaremba_small 20x20x10002" and row["torch"] == torch.__version__
+        milliseconds = float(row["ms / window"])
+        assert row["tokens / s"] in printed and abs(float(row["tokens / s"]) - 1000 * 400 / milliseconds) < 1
+        assert float(row["speed / bare loop"]) == pytest.approx(float(bare["ms / window"]) / milliseconds, abs=0.002)
+        if row["name"] == "cross_entropy":
+            assert row["bar"] in ("0.9 met", "0.9 missed")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["--sizes", "10,20"], "a size is N,V,d with whole numbers above 1, got '10,20'"),
         (["--sizes", "10,8,4"], "V must be at least 20, got 8"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--windows", "0"], "--windows must be at least 1, got 0"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--threads", "1", "2"], "--threads takes several numbers for --parts language_model alone"),
+        (["--clock", "cpu", "--threads", "2"], "--clock cpu needs --device cpu --threads 1"),
         (["--device", "nonsense"], "--device nonsense cannot be used"),
     ],
 )
