@@ -38,8 +38,10 @@ setup(
     extras_require={"test": ["pytest", "hypothesis", "tensorboardX"]},
     entry_points={
         "console_scripts": [
+            "selfkd-average-checkpoints=selfkd_fairseq.cli.average_checkpoints:main",
             "selfkd-benchmark=selfkd_fairseq.cli.benchmark:main",
             "selfkd-prepare=selfkd_fairseq.cli.prepare:main",
+            "selfkd-score=selfkd_fairseq.cli.score:main",
         ]
     },
     classifiers=[

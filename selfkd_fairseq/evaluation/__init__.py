@@ -1,0 +1,1 @@
+"""What a trained model is worth: reading what fairseq wrote, and scores by sacreBLEU."""

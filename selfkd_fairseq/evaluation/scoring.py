@@ -1,0 +1,173 @@
+"""BLEU, chrF and TER of translations, each by sacreBLEU's own class and with its signature."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any, NamedTuple, Sequence
+
+from selfkd_fairseq.data.translation.tokenisation import tokenise
+
+from .errors import ScoringError
+
+# What fairseq's post_process undoes; its own option takes the same names.
+BPE_SYMBOLS = ("@@ ", "subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW")
+
+
+class ScoredText(NamedTuple):
+    """Hypotheses and references, both as plain text and as tokens; four lists of one length."""
+
+    plain_hypotheses: list[str]
+    plain_references: list[str]
+    token_hypotheses: list[str]
+    token_references: list[str]
+
+
+@functools.lru_cache(maxsize=None)
+def _detokeniser(language: str) -> Any:
+    from sacremoses import MosesDetokenizer
+
+    return MosesDetokenizer(lang=language)
+
+
+def detokenise(sentence: str, language: str) -> str:
+    """Plain text of Moses tokens, as ``sacremoses -l LANGUAGE detokenize`` makes it (entities are unescaped)."""
+    return str(_detokeniser(language).detokenize(sentence.split()))
+
+
+def remove_bpe(sentences: Sequence[str], symbol: str | None) -> list[str]:
+    """Words of subwords, by fairseq's own function.
+
+    Args:
+        sentences: tokens, separated by spaces.
+        symbol: one of :data:`BPE_SYMBOLS`, or None to leave the sentences as they are.
+
+    Raises:
+        ScoringError: None, and the marks of subword-nmt are in the text: its scores would be those of subwords.
+    """
+    if symbol is not None:
+        from fairseq.data.data_utils import post_process
+
+        return [post_process(sentence, symbol) for sentence in sentences]
+    for number, sentence in enumerate(sentences, 1):
+        if "@@ " in sentence or sentence.endswith("@@"):
+            raise ScoringError(f"sentence {number} holds subwords ('@@ '): give --remove-bpe")
+    return list(sentences)
+
+
+def _check_lengths(hypotheses: Sequence[str], *all_references: Sequence[str] | None) -> None:
+    for references in all_references:
+        if references is not None and len(references) != len(hypotheses):
+            raise ScoringError(f"{len(hypotheses)} hypotheses, but {len(references)} references")
+    if not hypotheses:
+        raise ScoringError("there are no hypotheses")
+
+
+def make_texts(
+    hypotheses: Sequence[str],
+    output_references: Sequence[str] | None,
+    language: str,
+    *,
+    detokenised: bool = False,
+    plain_references: Sequence[str] | None = None,
+    token_references: Sequence[str] | None = None,
+) -> ScoredText:
+    """Bring hypotheses and references into both forms.
+
+    Plain text is made of tokens by :func:`detokenise`, tokens of plain text as ``selfkd-prepare`` makes them
+    (lower-cased, normalised, Moses). A form that is given is taken as it is.
+
+    Args:
+        hypotheses: one per sentence, without subwords.
+        output_references: T- lines, in the same form as the hypotheses; None if there are none.
+        language: of the text, a code as sacremoses takes it.
+        detokenised: hypotheses and ``output_references`` are plain text, not tokens.
+        plain_references, token_references: in these forms they win over ``output_references``.
+
+    Raises:
+        ScoringError: no references, or not as many as hypotheses.
+    """
+    _check_lengths(hypotheses, output_references, plain_references, token_references)
+
+    def plain(tokens: Sequence[str]) -> list[str]:
+        return [detokenise(sentence, language) for sentence in tokens]
+
+    def tokens(sentences: Sequence[str]) -> list[str]:
+        return [tokenise(sentence, language, lowercase=True) for sentence in sentences]
+
+    if output_references is not None:
+        if detokenised:
+            plain_references = output_references if plain_references is None else plain_references
+        else:
+            token_references = output_references if token_references is None else token_references
+    if plain_references is None:
+        if token_references is None:
+            raise ScoringError("no references: the output has no T- lines; give --references")
+        plain_references = plain(token_references)
+    if token_references is None:
+        token_references = tokens(plain_references)
+    return ScoredText(
+        list(hypotheses) if detokenised else plain(hypotheses),
+        list(plain_references),
+        tokens(hypotheses) if detokenised else list(hypotheses),
+        list(token_references),
+    )
+
+
+class MetricScore(NamedTuple):
+    """One score of sacreBLEU and the metric that made it."""
+
+    form: str
+    """``"detokenised"`` or ``"tokenised"``: which form of the text was scored."""
+    score: Any
+    """sacreBLEU's ``Score``; ``score.score`` is in percent."""
+    signature: str
+
+    def as_text(self, width: int) -> str:
+        """One line, as sacreBLEU prints it with ``--format text``."""
+        return str(self.score.format(width, signature=self.signature))
+
+    def as_dict(self, width: int) -> dict[str, Any]:
+        """The fields that sacreBLEU prints with ``--format json``, the score rounded to ``width`` decimals."""
+        fields: dict[str, Any] = json.loads(self.score.format(width, signature=self.signature, is_json=True))
+        return fields
+
+
+def score_texts(
+    texts: ScoredText, language: str, lowercase: bool = False, tokenizer: str | None = None
+) -> list[MetricScore]:
+    """BLEU, chrF and TER of the plain text, and BLEU of the lower-cased tokens.
+
+    Args:
+        texts: the sentences.
+        language: of the text; sacreBLEU chooses its tokenizer by it.
+        lowercase: BLEU and chrF of the plain text ignore case (TER always does, as on sacreBLEU's command line, and
+            so does BLEU of the tokens).
+        tokenizer: a name of sacreBLEU's, for BLEU of the plain text; None: its own choice.
+
+    Raises:
+        ScoringError: the tokenizer needs a package that is not installed.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
+
+    try:
+        plain_bleu = BLEU(lowercase=lowercase, tokenize=tokenizer, trg_lang=language)
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ScoringError(f"sacreBLEU's tokenizer for this language cannot be used: {reason}") from error
+    plain = (texts.plain_hypotheses, texts.plain_references)
+    tokens = (texts.token_hypotheses, texts.token_references)
+    work = [
+        ("detokenised", plain_bleu, plain),
+        ("detokenised", CHRF(lowercase=lowercase), plain),
+        ("detokenised", TER(), plain),
+        ("tokenised", BLEU(lowercase=True, tokenize="none", force=True), tokens),
+    ]
+    scores = []
+    for form, metric, (hypotheses, references) in work:
+        # As sacreBLEU's command line reads them: without white space at the end.
+        score = metric.corpus_score([x.rstrip() for x in hypotheses], [[x.rstrip() for x in references]])
+        scores.append(MetricScore(form, score, metric.get_signature().format()))
+    return scores
