@@ -43,6 +43,7 @@ class BPTTLanguageModelingConfig(FairseqDataclass):
             "to the length (AWD-LSTM)"
         },
     )
+    batch_size: Optional[int] = II("dataset.batch_size")
     train_subset: str = II("dataset.train_subset")
     dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")
 
@@ -187,20 +188,24 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
     # --------------------------------------------------------------------------------------------------- training
 
-    def _take_up_state(self, sample, decoder, update_num):
-        """Before a window: the state that a checkpoint carried, or that of a window which fairseq gives once more.
+    def begin_epoch(self, epoch, model):
+        """Check a carried state before fairseq's reading threads start, so that an error ends the program cleanly.
 
         Raises:
             SystemExit: the checkpoint's state is of another number of streams than this run's.
         """
-        restored, self._restored_streams = self._restored_streams, None
-        if restored is not None and not sample["net_input"]["starts_stream"]:
-            there, here = restored[0].size(1), len(sample["id"]) * workers()
+        if self._restored_streams is not None:
+            there, here = self._restored_streams[0].size(1), self.cfg.batch_size * workers()
             if there != here:
                 raise SystemExit(
                     f"{NAME}: the checkpoint was written in the middle of an epoch of {there} streams and this run "
                     f"has {here}: use the same --batch-size (over all workers)"
                 )
+
+    def _take_up_state(self, sample, decoder, update_num):
+        """Before a window: the state that a checkpoint carried, or that of a window which fairseq gives once more."""
+        restored, self._restored_streams = self._restored_streams, None
+        if restored is not None and not sample["net_input"]["starts_stream"]:
             decoder.set_carried_state([part[:, sample["id"].to(part.device)] for part in restored])
         if update_num != self._update:
             self._update, self._first_window = update_num, sample["window"]
@@ -231,7 +236,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
         result = super().train_step(sample, model, regularised, optimizer, update_num, ignore_grad)
         self._window_lengths.append(sample["target"].size(1))
-        self._all_streams = gather_streams(decoder.carried_state())
+        self._all_streams = None if sample["ends_stream"] else gather_streams(decoder.carried_state())
         return result
 
     def optimizer_step(self, optimizer, model, update_num):
@@ -278,7 +283,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
     # ------------------------------------------------------------------------------------------------ checkpoints
 
     def get_checkpoint_dict(self):
-        """What fairseq saves of this task for a resumed run: the carried state of every stream."""
+        """What fairseq saves of this task for a resumed run: in mid-epoch, the carried state of every stream."""
         saved = self.state_dict()
         if self._all_streams is not None:
             saved["carried_state"] = [part.cpu() for part in self._all_streams]

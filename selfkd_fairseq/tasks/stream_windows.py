@@ -117,6 +117,7 @@ class WindowedStreams(FairseqDataset):
         return {
             "id": torch.arange(self.streams.first, self.streams.first + count),
             "window": index,
+            "ends_stream": index == len(self) - 1,
             "nsentences": count,
             "ntokens": int(targets.ne(self.padding_idx).sum()),
             "net_input": {

@@ -330,6 +330,7 @@ def test_resume_with_other_streams(trained, tiny_language_model, tmp_path):
     assert "of 4 streams and this run has 2" in done.stderr.splitlines()[-1]
     train(tiny_language_model, tmp_path / "epoch", *flags, "--max-epoch", "1")
     last = tmp_path / "epoch" / "checkpoint_last.pt"
+    assert "carried_state" not in checkpoint(tmp_path / "epoch")["extra_state"]["BPTTLanguageModelingTask"]
     run("fairseq-train", tiny_language_model, *TRAIN, *flags, *other, last, "--max-update", "35", "--max-epoch", "2")
 
 
