@@ -85,10 +85,13 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         """
         if cfg.tokens_per_sample < 1:
             raise SystemExit(f"{NAME}: --tokens-per-sample must be at least 1, not {cfg.tokens_per_sample}")
-        paths = utils.split_paths(cfg.data or "")
         if not cfg.data:
             raise SystemExit(f"{NAME}: no data folder was given")
-        return cls(cfg, Dictionary.load(os.path.join(paths[0], "dict.txt")))
+        return cls(cfg, Dictionary.load(cls._dictionary_path(cfg)))
+
+    @staticmethod
+    def _dictionary_path(cfg):
+        return os.path.join(utils.split_paths(cfg.data)[0], "dict.txt")
 
     @classmethod
     def add_args(cls, parser):
@@ -128,15 +131,18 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         self.datasets[split] = TokenStream.of_lines(lines, len(self.dictionary))
 
     def get_batch_iterator(
-        self, dataset, max_tokens=None, max_sentences=None, *, seed=1, num_shards=1, shard_id=0, num_workers=0,
-        epoch=1, data_buffer_size=0, skip_remainder_batch=False, **other
+        self, dataset, max_tokens=None, max_sentences=None, *, seed=1, num_shards=1, shard_id=0, epoch=1,
+        skip_remainder_batch=False, **other
     ):  # fmt: skip
         """Windows of this worker's streams, in order; ``max_sentences`` is the number of its streams.
+
+        A window is a slice of a tensor in memory, so nothing is read ahead: ``--num-workers`` and
+        ``--data-buffer-size`` have no effect, and no reading thread or process is alive when the program ends.
 
         Raises:
             SystemExit: the number of streams was not given, or the corpus is too short for so many.
         """
-        if not max_sentences or max_sentences < 1:
+        if (max_sentences or 0) < 1:
             raise SystemExit(
                 f"{NAME} needs --batch-size, the number of parallel streams that the corpus is cut into "
                 "(20 to train on the Penn Treebank, 1 to score)"
@@ -157,11 +163,9 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         return iterators.EpochBatchIterator(
             dataset=windows,
             collate_fn=windows.collater,
-            batch_sampler=list(windows.batches()),
+            batch_sampler=[[index] for index in range(len(windows))],
             seed=seed,
-            num_workers=num_workers,
             epoch=epoch,
-            buffer_size=data_buffer_size,
             disable_shuffling=True,
             skip_remainder_batch=skip_remainder_batch,
         )
@@ -312,7 +316,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         Raises:
             SystemExit: they differ.
         """
-        own, path = self.state_dict(), os.path.join(utils.split_paths(self.cfg.data)[0], "dict.txt")
+        own, path = self.state_dict(), self._dictionary_path(self.cfg)
         for key, value in own.items():
             if state_dict.get(key, value) != value:
                 raise SystemExit(

@@ -1,6 +1,6 @@
 """A corpus as parallel streams of tokens, read window by window."""
 
-from typing import Iterator, List, NamedTuple
+from typing import List, NamedTuple
 
 import numpy as np
 import torch
@@ -140,7 +140,3 @@ class WindowedStreams(FairseqDataset):
     def size(self, index: int) -> int:
         """Length of window ``index``."""
         return self.bounds[index + 1] - self.bounds[index]
-
-    def batches(self) -> Iterator[List[int]]:
-        """The order in which to read: one window at a time, from the first to the last."""
-        return ([index] for index in range(len(self)))

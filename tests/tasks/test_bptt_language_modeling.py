@@ -2,7 +2,9 @@
 
 import json
 import math
+import multiprocessing
 import random
+import threading
 
 import pytest
 import torch
@@ -167,6 +169,16 @@ def trainer_of(data, *flags):
     setup.task.load_dataset("valid")
     trainer = Trainer(setup.cfg, setup.task, setup.model, setup.criterion)
     return trainer, trainer.get_train_iterator(1, load_dataset=False)
+
+
+def test_nothing_reads_ahead(tiny_language_model):
+    """A thread or process that still reads when the program ends can turn its exit status into that of an abort."""
+    trainer, iterator = trainer_of(tiny_language_model, *TINY_ZAREMBA, "--criterion", "cross_entropy")
+    before = threading.active_count(), multiprocessing.active_children()
+    epoch = iterator.next_epoch_itr()
+    next(epoch)
+    assert epoch.has_next()
+    assert (threading.active_count(), multiprocessing.active_children()) == before
 
 
 def parameters(trainer):
