@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..tasks.stream_windows import TokenStream
 from .bare_lstm import BareAWDLSTM, BareLoop, BareZaremba
 from .fairseq_trainer import build_trainer, quiet
+from .zipf import zipf_words
 
 __all__ = ["BARE", "CRITERIONS", "RECIPES", "Recipe", "bare_loop", "epochs", "language_model_trainer", "train_epoch"]
 
@@ -79,10 +80,8 @@ RECIPES = {
 
 def zipf_text(recipe: Recipe) -> Tensor:
     """Words drawn by Zipf's law (the word of rank r: 1 / r), of a fixed seed: the text of one epoch, int64."""
-    zipf = 1.0 / torch.arange(1, recipe.vocabulary - NSPECIAL + 1, dtype=torch.float64)
     count = recipe.batch * recipe.window * recipe.windows + 1
-    draw = torch.multinomial(zipf, count, replacement=True, generator=torch.Generator().manual_seed(1))
-    return draw + NSPECIAL
+    return zipf_words(recipe.vocabulary - NSPECIAL, count, torch.Generator().manual_seed(1)) + NSPECIAL
 
 
 def language_model_trainer(recipe: Recipe, criterion: List[str], text: Tensor, device: torch.device) -> Trainer:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core import SUPPORTS, nearest_words, self_kd_loss
+from .zipf import zipf_words
 
 __all__ = ["SIZES", "Tensors", "contenders", "make_tensors", "nearest_refresh"]
 
@@ -33,8 +34,7 @@ def make_tensors(size: Tuple[int, int, int], device: torch.device, dtype: torch.
     """Random features and matrix of a fixed seed; target words drawn by Zipf's law (word of rank r: 1 / r)."""
     tokens, vocabulary, width = size
     generator = torch.Generator().manual_seed(1)
-    zipf = 1.0 / torch.arange(1, vocabulary + 1, dtype=torch.float64)
-    target = torch.multinomial(zipf, tokens, replacement=True, generator=generator)
+    target = zipf_words(vocabulary, tokens, generator)
     features = torch.randn(tokens, width, generator=generator).to(device, dtype).requires_grad_()
     weight = (0.1 * torch.randn(vocabulary, width, generator=generator)).to(device, dtype).requires_grad_()
     return Tensors(features, weight, target.to(device))

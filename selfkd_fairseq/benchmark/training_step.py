@@ -9,6 +9,7 @@ from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.trainer import Trainer
 
 from .fairseq_trainer import build_trainer
+from .zipf import zipf_words
 
 __all__ = ["ARCHITECTURES", "CRITERIONS", "training_steps"]
 
@@ -29,9 +30,7 @@ CRITERIONS = {
 def _sample(dictionary: Dictionary, sentences: int, length: int) -> dict:
     """A batch of sentences of words drawn by Zipf's law, as fairseq's own collater makes it."""
     words = len(dictionary) - dictionary.nspecial
-    zipf = 1.0 / torch.arange(1, words + 1, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(1)
-    draw = torch.multinomial(zipf, sentences * (length - 1), replacement=True, generator=generator)
+    draw = zipf_words(words, sentences * (length - 1), torch.Generator().manual_seed(1))
     text = draw.view(sentences, length - 1) + dictionary.nspecial
     text = [torch.cat([row, torch.tensor([dictionary.eos()])]) for row in text]
     sizes = [length] * sentences

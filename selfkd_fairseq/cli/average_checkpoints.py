@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn, Sequence
+from typing import Sequence
 
 from selfkd_fairseq.checkpoint_average import AverageError, average_checkpoints, last_checkpoints, save_checkpoint
+from selfkd_fairseq.cli.command import OneLineParser, run_command
 
 PROGRAM = "selfkd-average-checkpoints"
 
@@ -39,27 +40,15 @@ examples:
   selfkd-average-checkpoints a/checkpoint_best.pt a/checkpoint_last.pt --output average.pt"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every other error, instead of the usage and then the line."""
-        self.exit(2, f"{PROGRAM}: error: {message} (see {PROGRAM} --help)\n")
-
-
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {text!r}")
     return int(text)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OneLineParser:
     """The options of the command."""
-    parser = _Parser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -75,10 +64,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--upper-bound", type=_count, metavar="N", help="with --last-...: none after epoch, or update, N (default: all)"
     )
     return parser
-
-
-def _report(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
 
 
 def _inputs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Path]:
@@ -119,25 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = make_parser()
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> Path:
         inputs = _inputs(parser, options)
         _check_output(options.output, inputs)
-        _report(f"averaging {len(inputs)} checkpoints: {', '.join(map(str, inputs))}")
+        parser.report(f"averaging {len(inputs)} checkpoints: {', '.join(map(str, inputs))}")
         save_checkpoint(average_checkpoints(inputs), options.output)
-        print(options.output)
-        return 0
-    except KeyboardInterrupt:
-        _report("interrupted; nothing is written")
-        return 130
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else f" (while working on {options.output})"
-        message = f"{error.strerror or error}{place}"
-    except MemoryError:
-        message = "out of memory"
-    except AverageError as error:
-        message = str(error)
-    _report("error: " + " ".join(message.split("\n")))
-    return 1
+        return options.output
+
+    return run_command(
+        parser,
+        work,
+        AverageError,
+        place=f" (while working on {options.output})",
+        interrupted="interrupted; nothing is written",
+    )
 
 
 if __name__ == "__main__":

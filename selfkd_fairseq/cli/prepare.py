@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn, Sequence
+from typing import Sequence
 
+from selfkd_fairseq.cli.command import OneLineParser, run_command
 from selfkd_fairseq.data.datasets import DATASETS, find_dataset
 from selfkd_fairseq.data.destination import DOWNLOAD
 from selfkd_fairseq.data.errors import PreparationError, UsageError
 from selfkd_fairseq.data.inputs import Origin
+from selfkd_fairseq.data.kind import Report
 from selfkd_fairseq.data.preparation import prepare
 
 PROGRAM = "selfkd-prepare"
@@ -64,21 +66,9 @@ examples:
 SETTINGS = ("source", "target", "lowercase", "bpe_merges", "bpe_vocabulary_threshold")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every other error, instead of the usage and then the line."""
-        self.exit(2, f"{PROGRAM}: error: {message} (see {PROGRAM} --help)\n")
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OneLineParser:
     """The options of the command."""
-    parser = _Parser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument("dataset", metavar="DATASET", help=f"one of: {', '.join(sorted(DATASETS))}")
     parser.add_argument("--dest", required=True, type=Path, help="folder to make: absent, empty, or an earlier call's")
     raw = parser.add_argument_group("raw files")
@@ -109,12 +99,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
-
-
-def run(options: argparse.Namespace) -> Path:
+def run(options: argparse.Namespace, report: Report) -> Path:
     """Turn the options into one preparation.
+
+    Args:
+        options: of :func:`make_parser`.
+        report: takes each line meant for the user.
 
     Returns:
         The folder to pass to ``fairseq-train``.
@@ -133,7 +123,7 @@ def run(options: argparse.Namespace) -> Path:
     else:
         base_url = dataset.base_url if options.base_url is None else options.base_url
         origin = Origin(options.download_dir or options.dest / DOWNLOAD, base_url)
-    return prepare(dataset, settings, origin, options.dest, options.workers, _report)
+    return prepare(dataset, settings, origin, options.dest, options.workers, report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,23 +138,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = make_parser()
     options = parser.parse_args(arguments)
-    try:
-        print(run(options))
-        return 0
-    except KeyboardInterrupt:
-        _report("interrupted; the same command goes on from here")
-        return 130
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else f" (while working on {options.dest})"
-        message = f"{error.strerror or error}{place}"
-    except MemoryError:
-        message = "out of memory; try fewer --workers"
-    except UsageError as error:
-        parser.error(str(error))
-    except PreparationError as error:
-        message = str(error)
-    _report("error: " + " ".join(message.split("\n")))
-    return 1
+
+    def work() -> Path:
+        try:
+            return run(options, parser.report)
+        except UsageError as error:
+            parser.error(str(error))
+
+    return run_command(
+        parser,
+        work,
+        PreparationError,
+        place=f" (while working on {options.dest})",
+        interrupted="interrupted; the same command goes on from here",
+        out_of_memory="out of memory; try fewer --workers",
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import sys
 import zlib
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn, Sequence
+from typing import Any, Callable, Sequence
 
+from selfkd_fairseq.cli.command import OneLineParser, run_command
 from selfkd_fairseq.evaluation.errors import ScoringError
 from selfkd_fairseq.evaluation.generate_output import read_generate_output
 from selfkd_fairseq.evaluation.scoring import BPE_SYMBOLS, MetricScore, make_texts, remove_bpe, score_texts
@@ -47,29 +48,17 @@ FORMS = {"detokenised": "detokenised text", "tokenised": "lower-cased tokens"}
 STDIN = Path("-")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every other error, instead of the usage and then the line."""
-        self.exit(2, f"{PROGRAM}: error: {message} (see {PROGRAM} --help)\n")
-
-
 def _width(text: str) -> int:
     if not text.isdigit() or int(text) > 15:
         raise argparse.ArgumentTypeError(f"a whole number from 0 to 15 is needed, got {text!r}")
     return int(text)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OneLineParser:
     """The options of the command."""
     from sacrebleu.metrics.bleu import BLEU
 
-    parser = _Parser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument(
         "output", nargs="?", type=Path, metavar="OUTPUT", help="output of fairseq-generate (default, and -: stdin)"
     )
@@ -135,12 +124,12 @@ def _read_lines(path: Path | None) -> list[str] | None:
     return lines if lines[-1] else lines[:-1]
 
 
-def _note(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
-
-
-def score(options: argparse.Namespace) -> tuple[int, list[MetricScore]]:
+def score(options: argparse.Namespace, report: Callable[[str], None]) -> tuple[int, list[MetricScore]]:
     """Turn the options into scores.
+
+    Args:
+        options: of :func:`make_parser`.
+        report: takes each note for the user.
 
     Returns:
         The number of sentences, and the scores.
@@ -157,13 +146,13 @@ def score(options: argparse.Namespace) -> tuple[int, list[MetricScore]]:
         name = "stdin" if path == STDIN else str(path)
         hypotheses, output_references, decoded = read_generate_output(_read(path), name, options.nbest)
         if decoded and not options.detokenised:
-            _note(f"note: the D- lines of {name} are not the words of its H- lines; if they are plain text, "
+            report(f"note: the D- lines of {name} are not the words of its H- lines; if they are plain text, "
                   "made by fairseq's --tokenizer or by sentencepiece, give --detokenised")  # fmt: skip
         if output_references is not None:
             output_references = remove_bpe(output_references, options.remove_bpe)
             unknown = sum("<<unk>>" in reference for reference in output_references)
             if unknown and (options.references is None or options.tokenised_references is None):
-                _note(f"note: {unknown} references of {name} hold <<unk>> instead of a word")
+                report(f"note: {unknown} references of {name} hold <<unk>> instead of a word")
     texts = make_texts(
         remove_bpe(hypotheses, options.remove_bpe),
         output_references,
@@ -209,20 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     _check_options(parser, options)
-    try:
-        sentences, scores = score(options)
-        print(_as_json(options, sentences, scores) if options.format == "json" else _as_text(options, scores))
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        message = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-    except MemoryError:
-        message = "out of memory"
-    except ScoringError as error:
-        message = str(error)
-    _note("error: " + " ".join(message.split("\n")))
-    return 1
+
+    def work() -> str:
+        sentences, scores = score(options, parser.report)
+        return _as_json(options, sentences, scores) if options.format == "json" else _as_text(options, scores)
+
+    return run_command(parser, work, ScoringError)
 
 
 if __name__ == "__main__":

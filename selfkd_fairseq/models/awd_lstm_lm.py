@@ -119,10 +119,7 @@ class AWDLSTMDecoder(StatefulDecoder):
 class AWDLSTMLanguageModel(StatefulLanguageModel):
     """See the module's docstring; for ``--task bptt_language_modeling``."""
 
-    @classmethod
-    def build_model(cls, cfg, task):
-        """The model for fairseq; an option out of its range ends the command with one line."""
-        return cls.build_with(AWDLSTMDecoder, cfg, task)
+    decoder_class = AWDLSTMDecoder
 
 
 register_variant(

@@ -14,7 +14,7 @@ from torch import nn
 
 from .architecture_defaults import register_variant
 from .lstm_regularisation import check_probability
-from .stateful_language_model import StatefulDecoder, StatefulLanguageModel, uniform_parameters_
+from .stateful_language_model import StatefulDecoder, StatefulLanguageModel
 
 __all__ = ["ZarembaConfig", "ZarembaDecoder", "ZarembaLanguageModel"]
 
@@ -64,7 +64,8 @@ class ZarembaDecoder(StatefulDecoder):
         self.output_projection = nn.Linear(cfg.decoder_hidden_size, len(dictionary))
         if cfg.share_decoder_input_output_embed:
             self.output_projection.weight = self.embed_tokens.weight
-        uniform_parameters_(self, cfg.init_range)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -cfg.init_range, cfg.init_range)
 
     def recurrence(self, tokens, state):
         """See :meth:`StatefulDecoder.recurrence`; the state is (h, c)."""
@@ -77,10 +78,7 @@ class ZarembaDecoder(StatefulDecoder):
 class ZarembaLanguageModel(StatefulLanguageModel):
     """See the module's docstring; for ``--task bptt_language_modeling``."""
 
-    @classmethod
-    def build_model(cls, cfg, task):
-        """The model for fairseq; an option out of its range ends the command with one line."""
-        return cls.build_with(ZarembaDecoder, cfg, task)
+    decoder_class = ZarembaDecoder
 
 
 register_variant(

@@ -1,9 +1,8 @@
 """What LSTM language models need to carry their state from one window of a stream to the next."""
 
 import logging
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Type
 
-import torch
 from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel
 from torch import Tensor
 
@@ -134,17 +133,23 @@ class StatefulDecoder(FairseqIncrementalDecoder):
 
 
 class StatefulLanguageModel(FairseqLanguageModel):
-    """A language model whose decoder is a :class:`StatefulDecoder`."""
+    """A language model whose decoder is a :class:`StatefulDecoder`.
+
+    Attributes:
+        decoder_class: what a subclass is made of; takes the config and the dictionary.
+    """
+
+    decoder_class: Type[StatefulDecoder]
 
     @classmethod
-    def build_with(cls, decoder_class, cfg, task):
-        """``cls(decoder_class(cfg, task.target_dictionary))`` for a fairseq command line.
+    def build_model(cls, cfg, task):
+        """The model for a fairseq command line.
 
         Raises:
-            SystemExit: an option is out of its range.
+            SystemExit: an option is out of its range; one line.
         """
         try:
-            return cls(decoder_class(cfg, task.target_dictionary))
+            return cls(cls.decoder_class(cfg, task.target_dictionary))
         except ValueError as error:
             raise SystemExit(f"{cfg._name}: {error}") from None
 
@@ -162,10 +167,3 @@ class StatefulLanguageModel(FairseqLanguageModel):
                 "(fairseq-preprocess --srcdict)"
             )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
-
-
-def uniform_parameters_(module: torch.nn.Module, limit: float) -> None:
-    """Draw every parameter from the uniform distribution over [-limit, limit]."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.uniform_(-limit, limit)
