@@ -1,17 +1,14 @@
 """The demo's table (Markdown and CSV) and figure."""
 
-import contextlib
 import csv
 import io
 import math
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
 import matplotlib
 
-import selfkd_fairseq
+from selfkd_fairseq import provenance
 
 from .distribution import Measurement
 from .fairseq_output import TrainingCurves
@@ -77,10 +74,9 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def explanation(truth: Measurement, bleu_signature: str, command: str) -> str:
     """What the columns mean, and what it takes to get the table again (command and versions)."""
-    versions = [f"Python {platform.python_version()}", f"selfkd_fairseq {selfkd_fairseq.__version__}"]
-    for package in ("torch", "fairseq-fixed", "fairseq"):
-        with contextlib.suppress(PackageNotFoundError):  # one of the two fairseqs is installed
-            versions.append(f"{package} {version(package)}")
+    packages = ("python", "selfkd_fairseq", "torch", "fairseq-fixed", "fairseq")
+    found = provenance.versions()
+    versions = [f"{package} {found[package]}" for package in packages if package in found]
     return (
         f"`{command}`, {', '.join(versions)}. {truth.positions} test positions, of which {truth.ambiguous_positions} "
         "are ambiguous (several words are correct).\n\n"

@@ -7,6 +7,9 @@ from typing import Dict, List, Sequence
 
 import torch
 
+from .. import provenance
+from ..version import __version__
+
 __all__ = ["machine", "print_table", "write_csv", "write_plot"]
 
 Row = Dict[str, object]
@@ -16,16 +19,8 @@ def machine(device: torch.device) -> Dict[str, object]:
     """Versions and hardware that a measurement depends on."""
     import fairseq
 
-    from ..version import __version__
-
-    processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            processor = line.split(":", 1)[1].strip()
-            break
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
-        "threads": torch.get_num_threads(),
+        **provenance.machine(device),
         "torch": torch.__version__,
         "fairseq": fairseq.__version__,
         "selfkd_fairseq": __version__,
