@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import sys
-import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
 from selfkd_fairseq.cli.command import OneLineParser, run_command
+from selfkd_fairseq.cli.text_options import add_text_options
 from selfkd_fairseq.evaluation.errors import ScoringError
 from selfkd_fairseq.evaluation.generate_output import read_generate_output
-from selfkd_fairseq.evaluation.scoring import BPE_SYMBOLS, MetricScore, make_texts, remove_bpe, score_texts
+from selfkd_fairseq.evaluation.scoring import MetricScore, make_texts, remove_bpe, score_texts
+from selfkd_fairseq.evaluation.text_files import STDIN, read_sentences, read_text
 
 PROGRAM = "selfkd-score"
 
@@ -45,7 +45,6 @@ the scores of the second are those of:
   sacrebleu raw/test.de -i hypotheses.txt -m bleu chrf ter -lc --chrf-lowercase"""
 
 FORMS = {"detokenised": "detokenised text", "tokenised": "lower-cased tokens"}
-STDIN = Path("-")
 
 
 def _width(text: str) -> int:
@@ -56,34 +55,13 @@ def _width(text: str) -> int:
 
 def make_parser() -> OneLineParser:
     """The options of the command."""
-    from sacrebleu.metrics.bleu import BLEU
-
     parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument(
         "output", nargs="?", type=Path, metavar="OUTPUT", help="output of fairseq-generate (default, and -: stdin)"
     )
     parser.add_argument("--hypotheses", type=Path, metavar="FILE", help="instead of OUTPUT: one hypothesis a line")
-    parser.add_argument("--references", type=Path, metavar="FILE", help="plain, untokenised references")
-    parser.add_argument("--tokenised-references", type=Path, metavar="FILE", help="references in tokens")
     parser.add_argument("--target-lang", required=True, metavar="LANG", help="language of the text, for example de")
-    parser.add_argument(
-        "--detokenised", action="store_true", help="the hypotheses are plain text (fairseq-generate --tokenizer moses)"
-    )
-    parser.add_argument(
-        "--remove-bpe",
-        nargs="?",
-        const="@@ ",
-        choices=BPE_SYMBOLS,
-        metavar="SYMBOL",
-        help="put the subwords together first, as fairseq's option does (alone: '@@ ', of subword-nmt); "
-        f"one of {', '.join(map(repr, BPE_SYMBOLS))}",
-    )
-    parser.add_argument("--nbest", action="store_true", help="of several hypotheses, take the one of the best score")
-    parser.add_argument("--lowercase", action="store_true", help="ignore case in BLEU and chrF of the plain text")
-    parser.add_argument(
-        "--tokenize", choices=sorted(BLEU.TOKENIZERS), metavar="NAME",
-        help="sacreBLEU's tokenizer for BLEU of the plain text (default: sacreBLEU's own for the language, mostly 13a)",
-    )  # fmt: skip
+    add_text_options(parser)
     parser.add_argument("--width", type=_width, default=1, metavar="N", help="decimals of the scores (%(default)s)")
     parser.add_argument("--format", choices=["text", "json"], default="text", help="of the result (%(default)s)")
     return parser
@@ -100,28 +78,8 @@ def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error("--hypotheses needs --references or --tokenised-references")
 
 
-def _read(path: Path) -> str:
-    """A text file, or stdin.
-
-    Raises:
-        ScoringError: it is not UTF-8, or a damaged .gz.
-        OSError: it cannot be read.
-    """
-    content = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
-    try:
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ScoringError(f"{path}, line {line}: not UTF-8") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ScoringError(f"{path}: not a whole .gz file") from error
-
-
-def _read_lines(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    lines = _read(path).split("\n")  # only a line feed ends a line, as for sacreBLEU and selfkd-prepare
-    return lines if lines[-1] else lines[:-1]
+def _sentences(path: Path | None) -> list[str] | None:
+    return None if path is None else read_sentences(path)
 
 
 def score(options: argparse.Namespace, report: Callable[[str], None]) -> tuple[int, list[MetricScore]]:
@@ -140,11 +98,11 @@ def score(options: argparse.Namespace, report: Callable[[str], None]) -> tuple[i
     """
     output_references = None
     if options.hypotheses is not None:
-        hypotheses = _read_lines(options.hypotheses) or []
+        hypotheses = _sentences(options.hypotheses) or []
     else:
         path = options.output or STDIN
         name = "stdin" if path == STDIN else str(path)
-        hypotheses, output_references, decoded = read_generate_output(_read(path), name, options.nbest)
+        hypotheses, output_references, decoded = read_generate_output(read_text(path), name, options.nbest)
         if decoded and not options.detokenised:
             report(f"note: the D- lines of {name} are not the words of its H- lines; if they are plain text, "
                   "made by fairseq's --tokenizer or by sentencepiece, give --detokenised")  # fmt: skip
@@ -158,8 +116,8 @@ def score(options: argparse.Namespace, report: Callable[[str], None]) -> tuple[i
         output_references,
         options.target_lang,
         detokenised=options.detokenised,
-        plain_references=_read_lines(options.references),
-        token_references=_read_lines(options.tokenised_references),
+        plain_references=_sentences(options.references),
+        token_references=_sentences(options.tokenised_references),
     )
     return len(hypotheses), score_texts(texts, options.target_lang, options.lowercase, options.tokenize)
 

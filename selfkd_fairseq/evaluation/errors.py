@@ -3,3 +3,11 @@
 
 class ScoringError(Exception):
     """Something that the user can mend: an incomplete output, files of different lengths. The message is one line."""
+
+
+class ComparisonError(ScoringError):
+    """Runs that cannot be compared: a file that is missing or damaged, other data. The message is one line."""
+
+
+class EvaluationError(Exception):
+    """Something that the user can mend: a damaged checkpoint, data that do not fit it. The message is one line."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Sequence
 from selfkd_fairseq.data.translation.tokenisation import tokenise
 
 from .errors import ScoringError
+from .metrics import make_metrics
 
 # What fairseq's post_process undoes; its own option takes the same names.
 BPE_SYMBOLS = ("@@ ", "subword_nmt", "sentencepiece", "wordpiece", "letter", "_EOW")
@@ -136,37 +137,20 @@ class MetricScore(NamedTuple):
 def score_texts(
     texts: ScoredText, language: str, lowercase: bool = False, tokenizer: str | None = None
 ) -> list[MetricScore]:
-    """BLEU, chrF and TER of the plain text, and BLEU of the lower-cased tokens.
+    """The scores of each of :func:`make_metrics`.
 
     Args:
         texts: the sentences.
-        language: of the text; sacreBLEU chooses its tokenizer by it.
-        lowercase: BLEU and chrF of the plain text ignore case (TER always does, as on sacreBLEU's command line, and
-            so does BLEU of the tokens).
-        tokenizer: a name of sacreBLEU's, for BLEU of the plain text; None: its own choice.
+        language, lowercase, tokenizer: see :func:`make_metrics`.
 
     Raises:
         ScoringError: the tokenizer needs a package that is not installed.
     """
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
-    from sacrebleu.metrics.ter import TER
-
-    try:
-        plain_bleu = BLEU(lowercase=lowercase, tokenize=tokenizer, trg_lang=language)
-    except (ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ScoringError(f"sacreBLEU's tokenizer for this language cannot be used: {reason}") from error
     plain = (texts.plain_hypotheses, texts.plain_references)
     tokens = (texts.token_hypotheses, texts.token_references)
-    work = [
-        ("detokenised", plain_bleu, plain),
-        ("detokenised", CHRF(lowercase=lowercase), plain),
-        ("detokenised", TER(), plain),
-        ("tokenised", BLEU(lowercase=True, tokenize="none", force=True), tokens),
-    ]
     scores = []
-    for form, metric, (hypotheses, references) in work:
+    for form, metric in make_metrics(language, lowercase, tokenizer):
+        hypotheses, references = plain if form == "detokenised" else tokens
         # As sacreBLEU's command line reads them: without white space at the end.
         score = metric.corpus_score([x.rstrip() for x in hypotheses], [[x.rstrip() for x in references]])
         scores.append(MetricScore(form, score, metric.get_signature().format()))

@@ -1,0 +1,158 @@
+"""The plots of a comparison, each a PNG file: learning curves, alpha, soft targets, scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+from .comparison import Comparison, RunResult
+from .training_log import Curve, TrainingLog
+
+DPI = 130
+
+
+def _figure(panels: int, width: float = 5.5) -> tuple[Any, list[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it would choose a backend for the whole process.
+    figure = Figure(figsize=(width * panels, 4), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _colours(comparison: Comparison) -> dict[str, Any]:
+    from matplotlib import colormaps
+
+    palette = colormaps["tab10" if len(comparison.systems) <= 10 else "tab20"]
+    return {system.system: palette(index % palette.N) for index, system in enumerate(comparison.systems)}
+
+
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Mean at the updates that all curves have."""
+    points = [dict(curve) for curve in curves]
+    common = sorted(set(points[0]).intersection(*points[1:]))
+    return [(update, sum(values[update] for values in points) / len(points)) for update in common]
+
+
+def _draw_curves(
+    axes: Any, comparison: Comparison, colours: dict[str, Any], curve_of: Callable[[TrainingLog], Curve]
+) -> list[Curve]:
+    """One colour for a system: a thin line for each seed and, with several, a thick one for their mean."""
+    drawn = []
+    for system, colour in colours.items():
+        logs = [result.run.log for result in comparison.runs if result.run.system == system and result.run.log]
+        curves = [curve for curve in map(curve_of, logs) if curve]
+        single = len(curves) == 1
+        for curve in curves:
+            label = system if single else None
+            axes.plot(*zip(*curve), color=colour, linewidth=1.6 if single else 0.7, alpha=1 if single else 0.6,
+                      label=label)  # fmt: skip
+        mean = _mean_curve(curves) if len(curves) > 1 else []
+        if len(curves) > 1:
+            # An empty mean (no update in common) still names the colour.
+            axes.plot(*(zip(*mean) if mean else ([], [])), color=colour, linewidth=1.8,
+                      label=f"{system} (mean of {len(curves)})")  # fmt: skip
+        drawn += curves
+    axes.set_xlabel("updates")
+    axes.grid(alpha=0.3)
+    return drawn
+
+
+def _show_the_end(axes: Any, curves: Sequence[Curve]) -> None:
+    """Cut off the first updates, which are far above, where the differences would vanish beside them."""
+    values = [value for curve in curves for _, value in curve]
+    lowest, highest = min(values), max(values)
+    late = [value for curve in curves for update, value in curve if update >= curve[-1][0] / 3]
+    top = max(late)
+    if highest - lowest > 1.5 * (top - lowest) > 0:
+        axes.set_ylim(lowest - 0.05 * (top - lowest), top + 0.05 * (top - lowest))
+        axes.set_title(f"{axes.get_title('left')} (it starts at {highest:.1f})", loc="left")
+
+
+def _curve_plot(
+    comparison: Comparison, path: Path, panels: dict[str, Callable[[TrainingLog], Curve]], nll: bool
+) -> bool:
+    """Draw the panels that have curves; False, and no file, if none has."""
+    logs = [result.run.log for result in comparison.runs if result.run.log]
+    shown = {title: curve_of for title, curve_of in panels.items() if any(curve_of(log) for log in logs)}
+    if not shown:
+        return False
+    figure, all_axes = _figure(len(shown))
+    colours = _colours(comparison)
+    for axes, (title, curve_of) in zip(all_axes, shown.items()):
+        curves = _draw_curves(axes, comparison, colours, curve_of)
+        axes.set_title(title, loc="left")
+        if nll:
+            axes.set_ylabel("nats per token")
+            _show_the_end(axes, curves)
+        else:
+            axes.set_ylim(0, max(1.05 * max(value for curve in curves for _, value in curve), 1e-3))
+        axes.legend(fontsize="small")
+    figure.savefig(path)
+    return True
+
+
+def _points(axes: Any, comparison: Comparison, colours: dict[str, Any], name: str) -> None:
+    """A dot for each run, and the mean with the standard deviation of each system."""
+    for place, system in enumerate(comparison.systems):
+        results = [result for result in comparison.runs if result.run.system == system.system]
+        colour = colours[system.system]
+        for index, result in enumerate(results):
+            height = place + 0.12 + 0.3 * (index + 0.5) / len(results)
+            axes.errorbar(
+                result.values[name], height, xerr=_error(result) if name == "ppl" else None, color=colour,
+                fmt="o", markersize=3.5, linewidth=0.8, alpha=0.7,
+            )  # fmt: skip
+        axes.errorbar(
+            system.means[name], place - 0.08, xerr=system.deviations.get(name), color=colour, fmt="D", capsize=4
+        )
+    axes.set_yticks(range(len(comparison.systems)), [system.system for system in comparison.systems])
+    axes.set_ylim(len(comparison.systems) - 0.4, -0.5)
+    axes.grid(alpha=0.3, axis="x")
+
+
+def _error(result: RunResult) -> list[list[float]]:
+    value, low, high = result.ppl
+    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
+
+
+def _score_plot(comparison: Comparison, path: Path) -> None:
+    names = {"bleu": "BLEU", "ppl": "perplexity (runs: with 95 % interval)"}
+    shown = {name: title for name, title in names.items() if name in comparison.runs[0].values}
+    figure, all_axes = _figure(len(shown))
+    figure.set_figheight(1.2 + 0.7 * len(comparison.systems))
+    colours = _colours(comparison)
+    for axes, (name, title) in zip(all_axes, shown.items()):
+        _points(axes, comparison, colours, name)
+        axes.set_title(title, loc="left")
+    for axes in all_axes[1:]:
+        axes.tick_params(labelleft=False)
+    figure.supxlabel("dots: runs; diamonds: mean ± standard deviation over the seeds", fontsize="small")
+    figure.savefig(path)
+
+
+def draw_plots(comparison: Comparison, folder: Path) -> list[str]:
+    """Write the plots that there are numbers for.
+
+    Args:
+        comparison: of the runs.
+        folder: an existing one.
+
+    Returns:
+        The names of the files, among ``scores.png``, ``curves.png``, ``alpha.png``, ``soft_target.png``.
+    """
+    nll: dict[str, Callable[[TrainingLog], Curve]] = {
+        "Training nll": lambda log: log.train_nll,
+        "Validation nll": lambda log: log.valid_nll,
+    }
+    alpha: dict[str, Callable[[TrainingLog], Curve]] = {"alpha": lambda log: log.alpha}
+    target: dict[str, Callable[[TrainingLog], Curve]] = {
+        "Soft-target probability of the target word": lambda log: log.target_prob
+    }
+    _score_plot(comparison, folder / "scores.png")
+    drawn = ["scores.png"]
+    for name, panels in (("curves.png", nll), ("alpha.png", alpha), ("soft_target.png", target)):
+        if _curve_plot(comparison, folder / name, panels, name == "curves.png"):
+            drawn.append(name)
+    return drawn

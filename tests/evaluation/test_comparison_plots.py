@@ -1,0 +1,75 @@
+"""Which plots there are, and the numbers in them."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from selfkd_fairseq.evaluation.comparison import compare
+from selfkd_fairseq.evaluation.comparison_plots import draw_plots
+from selfkd_fairseq.evaluation.runs import read_run
+from selfkd_fairseq.evaluation.significance import Resampling
+from selfkd_fairseq.evaluation.translation_scores import TextOptions
+from tests.evaluation.run_folders import language_model, training_log
+
+LOGS = {("base", 1): ([4, 3, 2.5], None), ("kd", 1): ([4, 2, 2], 0.1), ("kd", 2): ([4, 3, 2, 1], 0.3)}
+
+
+def comparison_of(folder, logs):
+    runs = []
+    for (system, seed), log in logs.items():
+        text = None if log is None else training_log(*log)
+        runs.append(read_run(system, language_model(folder / f"{system}{seed}", seed, log=text), "test"))
+    return compare(runs, "test", runs[0].system, TextOptions(), Resampling("bootstrap", 5, 1))
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved: name -> figure."""
+    saved = {}
+    save = Figure.savefig
+
+    def keep(figure, path):
+        saved[path.name] = figure
+        save(figure, path)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return saved
+
+
+def lines(axes):
+    return {line.get_label(): list(zip(line.get_xdata(), line.get_ydata())) for line in axes.get_lines()}
+
+
+def test_curves_of_each_system(tmp_path, figures):
+    names = draw_plots(comparison_of(tmp_path, LOGS), tmp_path)
+    assert names == ["scores.png", "curves.png", "alpha.png", "soft_target.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
+    training, validation = figures["curves.png"].axes
+    nats = 0.6931471805599453
+    assert lines(training)["base"] == [(1, pytest.approx(4 * nats)), (2, pytest.approx(3 * nats)),
+                                       (3, pytest.approx(2.5 * nats))]  # fmt: skip
+    # The mean goes as far as both seeds do.
+    mean = [(1, pytest.approx(4 * nats)), (2, pytest.approx(2.5 * nats)), (3, pytest.approx(2 * nats))]
+    assert lines(training)["kd (mean of 2)"] == mean
+    assert len(training.get_lines()) == 4 == len(validation.get_lines())
+    assert lines(validation)["base"][0] == (1, pytest.approx(4.5 * nats))
+    (alpha,) = figures["alpha.png"].axes
+    assert lines(alpha)["kd (mean of 2)"] == [(1, pytest.approx(0.2)), (2, pytest.approx(0.4)), (3, pytest.approx(0.6))]
+    assert "base" not in lines(alpha)
+    colours = [{line.get_color() for line in axes.get_lines()} for axes in (training, alpha)]
+    assert len(colours[0]) == 2 and len(colours[1]) == 1 and colours[1] < colours[0]
+
+
+def test_only_what_was_logged_is_drawn(tmp_path):
+    without = {key: None for key in LOGS}
+    assert draw_plots(comparison_of(tmp_path / "a", without), tmp_path) == ["scores.png"]
+    plain = {**without, ("base", 1): LOGS["base", 1]}
+    assert draw_plots(comparison_of(tmp_path / "b", plain), tmp_path) == ["scores.png", "curves.png"]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["curves.png", "scores.png"]
+
+
+def test_first_updates_do_not_hide_the_others(tmp_path, figures):
+    falling = [20, 12, 8, 4, 3.5, 3.2, 3.1, 3, 3]
+    draw_plots(comparison_of(tmp_path, {("base", 1): (falling, None)}), tmp_path)
+    axes = figures["curves.png"].axes[0]
+    assert axes.get_ylim()[1] < 9 * 0.7 and axes.get_title("left") == "Training nll (it starts at 13.9)"
+    assert axes.get_ylim()[0] < 3 * 0.69
