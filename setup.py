@@ -40,6 +40,9 @@ setup(
         "console_scripts": [
             "selfkd-average-checkpoints=selfkd_fairseq.cli.average_checkpoints:main",
             "selfkd-benchmark=selfkd_fairseq.cli.benchmark:main",
+            "selfkd-compare=selfkd_fairseq.cli.compare:main",
+            "selfkd-evaluate=selfkd_fairseq.cli.evaluate:main",
+            "selfkd-neighbours=selfkd_fairseq.cli.neighbours:main",
             "selfkd-prepare=selfkd_fairseq.cli.prepare:main",
             "selfkd-score=selfkd_fairseq.cli.score:main",
         ]

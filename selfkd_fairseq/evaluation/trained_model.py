@@ -1,0 +1,104 @@
+"""A trained model and its task, loaded from one of fairseq's checkpoints by fairseq itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.data import data_utils
+
+from .errors import EvaluationError
+
+__all__ = ["TASKS", "TrainedModel", "load_trained_model"]
+
+TASKS = ("translation", "language_modeling", "bptt_language_modeling")
+
+
+class TrainedModel(NamedTuple):
+    """What a checkpoint holds, and the task set up on a data folder."""
+
+    model: Any
+    """A ``FairseqModel`` in float32 on its device, in evaluation mode."""
+    task: Any
+    """One of :data:`TASKS`, with the dictionaries of the data folder."""
+    settings: Any
+    """The configuration of the training, as fairseq made it from the checkpoint (omegaconf, from a Namespace too)."""
+    epoch: int
+    """The last epoch that the training had begun."""
+    num_updates: int
+
+
+def load_trained_model(path: Path, data: Path, device: torch.device) -> TrainedModel:
+    """Load a checkpoint, in torch's safe mode where that is torch's default (2.6 and newer).
+
+    Args:
+        path: the file.
+        data: folder of binarised data; takes the place of the one that the checkpoint names.
+        device: where the model goes.
+
+    Raises:
+        EvaluationError: the file is no whole checkpoint, of another task than :data:`TASKS`, or does not fit the
+            dictionaries of the data.
+        OSError: a file cannot be read.
+    """
+    state = _read_checkpoint(path, data)
+    _check_task(state, path, data)
+    try:
+        (model,), settings, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
+    except SystemExit as error:  # how this package's own tasks and models end a fairseq command
+        raise EvaluationError(f"{path}: {error}") from error
+    except RuntimeError as error:  # torch's, for tensors that do not fit
+        raise EvaluationError(f"{path} {_why_unfit(str(error), data)}") from error
+    place = state["extra_state"]["train_iterator"]
+    finished = place["iterations_in_epoch"] == 0  # then fairseq names the epoch that comes next
+    return TrainedModel(
+        model=model.to(device).eval(),
+        task=task,
+        settings=settings,
+        epoch=place["epoch"] - finished,
+        num_updates=state["optimizer_history"][-1]["num_updates"],
+    )
+
+
+def _read_checkpoint(path: Path, data: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": str(data)})
+        complete = bool(state["model"]) and (state.get("cfg") or state.get("args")) is not None
+    except MemoryError:
+        raise
+    except Exception as error:  # the readers of a damaged file raise errors of many kinds
+        if isinstance(error, OSError) and error.filename:  # the file itself cannot be opened
+            raise
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"holds {refused[1]}, which safe loading refuses" if refused else "is damaged, or not a checkpoint"
+        raise EvaluationError(f"{path} {reason}") from error
+    if not complete:
+        raise EvaluationError(f"{path} is not a checkpoint of fairseq-train: it has no model, or neither cfg nor args")
+    return state
+
+
+def _check_task(state: dict[str, Any], path: Path, data: Path) -> None:
+    """Raise EvaluationError unless the task is one of :data:`TASKS` and can be set up on the data."""
+    legacy = state.get("args")  # fairseq, too, prefers it
+    settings = state["cfg"].task if legacy is None else legacy
+    name = settings._name if legacy is None else settings.task
+    if name not in TASKS:
+        raise EvaluationError(f"{path} is of the task {name}; what can be evaluated: {', '.join(TASKS)}")
+    # Where the settings do not name the languages, fairseq takes them from the names of the data files.
+    named = name != "translation" or None not in (settings.source_lang, settings.target_lang)
+    if not named and None in data_utils.infer_language_pair(str(data)):
+        raise EvaluationError(f"{data} holds no binarised pair of languages, and {path} does not name them")
+
+
+def _why_unfit(message: str, data: Path) -> str:
+    """A reason in one line, from torch's list of the tensors that do not fit."""
+    sizes = re.search(r"size mismatch for \S*(?:embed|output_projection)\S*: .*?\[(\d+)\D.*?\[(\d+)\D", message)
+    if sizes and sizes[1] != sizes[2]:
+        return (
+            f"was trained with a dictionary of {sizes[1]} words and {data} has one of {sizes[2]}: binarise the data "
+            "with the dictionary that it was trained with (fairseq-preprocess --srcdict, --tgtdict)"
+        )
+    return "does not fit the model that it names: " + " ".join(message.split())[:200]
