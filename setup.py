@@ -35,7 +35,7 @@ setup(
         "tqdm",
         "matplotlib>=3.5",
     ],
-    extras_require={"test": ["pytest", "hypothesis", "tensorboardX"]},
+    extras_require={"test": ["pytest", "hypothesis", "tensorboardX", "ctranslate2>=4"]},
     entry_points={
         "console_scripts": [
             "selfkd-average-checkpoints=selfkd_fairseq.cli.average_checkpoints:main",

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
+import os
 import sys
-from typing import Any, Callable, NoReturn
+import warnings
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, NoReturn
+
+from selfkd_fairseq.data.files import publish
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -34,6 +41,41 @@ class OneLineParser(argparse.ArgumentParser):
         print(f"{self.prog}: {line}", file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let only warnings and errors be logged: a module of fairseq sets the root logger to DEBUG when it is imported."""
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"torch\.")  # torch's advice to the authors of fairseq
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files under their final names, one after the other, when all are whole; the folder is made.
+
+    Args:
+        folder: where they go; files of these names are replaced.
+        contents: file name -> content.
+
+    Raises:
+        OSError: one cannot be written. Then nothing unfinished is left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = {name: folder / f".{name}.{os.getpid()}.unfinished" for name in contents}
+    try:
+        for name, content in contents.items():
+            unfinished[name].write_bytes(content)
+        for name, path in unfinished.items():
+            publish(path, folder / name)
+    finally:
+        for path in unfinished.values():
+            if path.exists():
+                path.unlink()
+
+
 def run_command(
     parser: OneLineParser,
     work: Callable[[], Any],
@@ -56,7 +98,9 @@ def run_command(
         The exit status: 0, 1 after an error, 130 after Ctrl-C. Each failure is one line on stderr.
     """
     try:
-        print(work())
+        with _quiet():
+            result = work()
+        print(result)
         return 0
     except KeyboardInterrupt:
         if interrupted:

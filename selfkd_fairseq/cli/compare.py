@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 from typing import Any, Sequence
@@ -144,8 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> str:
-        for library in ("sacrebleu", "matplotlib", "PIL"):  # fairseq, when imported, sets all logging to DEBUG
-            logging.getLogger(library).setLevel(logging.WARNING)
         check_place(options.output)
         named = [parse_run(text) for text in options.runs]
         runs = [read_run(system, folder, options.gen_subset, options.nbest) for system, folder in named]

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
-import os
 import sys
-import warnings
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
 import torch
 from tqdm import tqdm
 
-from selfkd_fairseq.cli.command import OneLineParser, run_command
-from selfkd_fairseq.data.files import publish
+from selfkd_fairseq.cli.command import OneLineParser, run_command, write_results
 from selfkd_fairseq.data.raw_text import sha256_of
 from selfkd_fairseq.evaluation.calibration import BINS, calibrate
 from selfkd_fairseq.evaluation.errors import EvaluationError
 from selfkd_fairseq.evaluation.evaluation_record import FORMAT, as_json, measurements, training_settings
 from selfkd_fairseq.evaluation.reliability_diagram import draw_reliability_diagram
-from selfkd_fairseq.evaluation.split import read_split
+from selfkd_fairseq.evaluation.split import TASKS, read_split
 from selfkd_fairseq.evaluation.teacher_forced import score_tokens
 from selfkd_fairseq.evaluation.trained_model import TrainedModel, load_trained_model
 from selfkd_fairseq.provenance import provenance
@@ -121,29 +116,6 @@ def evaluate(trained: TrainedModel, options: argparse.Namespace, device: torch.d
     return record, draw_reliability_diagram(calibration, title)
 
 
-def write_results(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write files under their final names, one after the other, when all are whole; the folder is made.
-
-    Args:
-        folder: where they go; files of these names are replaced.
-        contents: file name -> content.
-
-    Raises:
-        OSError: one cannot be written. Then nothing unfinished is left behind.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = {name: folder / f".{name}.{os.getpid()}.unfinished" for name in contents}
-    try:
-        for name, content in contents.items():
-            unfinished[name].write_bytes(content)
-        for name, path in unfinished.items():
-            publish(path, folder / name)
-    finally:
-        for path in unfinished.values():
-            if path.exists():
-                path.unlink()
-
-
 def _summary(record: dict[str, Any], files: Sequence[Path]) -> str:
     nll, calibration = record["nll"], record["calibration"]
     confidence = sum(b["tokens"] * b["confidence"] for b in calibration["bins"] if b["tokens"]) / record["tokens"]
@@ -158,18 +130,6 @@ def _summary(record: dict[str, Any], files: Sequence[Path]) -> str:
             *(f"written: {file}" for file in files),
         ]
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let what is logged as a warning through and nothing less: a module of fairseq sets the root logger to DEBUG."""
-    logging.disable(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"torch\.")  # torch's advice to the authors of fairseq
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.results_path.exists() and not options.results_path.is_dir():
             raise EvaluationError(f"--results-path {options.results_path} is not a folder")
         try:
-            record, diagram = evaluate(load_trained_model(options.path, options.data, device), options, device)
+            record, diagram = evaluate(load_trained_model(options.path, options.data, device, TASKS), options, device)
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError from error
         stem = f"evaluate-{options.gen_subset}"
@@ -200,14 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_results(options.results_path, contents)
         return _summary(record, [options.results_path / name for name in contents])
 
-    with _quiet():
-        return run_command(
-            parser,
-            work,
-            EvaluationError,
-            interrupted="interrupted; nothing is written",
-            out_of_memory="out of memory; try a smaller --max-tokens or --batch-size",
-        )
+    return run_command(
+        parser,
+        work,
+        EvaluationError,
+        interrupted="interrupted; nothing is written",
+        out_of_memory="out of memory; try a smaller --max-tokens or --batch-size",
+    )
 
 
 if __name__ == "__main__":

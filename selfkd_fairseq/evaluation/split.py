@@ -13,7 +13,10 @@ from ..tasks.bptt_language_modeling import BPTTLanguageModelingTask
 from .errors import EvaluationError
 from .trained_model import TrainedModel
 
-__all__ = ["Split", "read_split"]
+__all__ = ["TASKS", "Split", "read_split"]
+
+# What can be read here.
+TASKS = ("translation", "language_modeling", "bptt_language_modeling")
 
 
 class Split(NamedTuple):
@@ -35,7 +38,7 @@ def read_split(
     as in fairseq-eval-lm with ``--batch-size 1``, so that the first token of all is not scored.
 
     Args:
-        trained: a model and its task.
+        trained: a model and its task, one of :data:`TASKS`.
         data: the folder that the task was set up on.
         split: for example ``"test"``.
         max_tokens: most tokens in a batch, padding included; of a stream, the length of its windows.

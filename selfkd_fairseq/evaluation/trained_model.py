@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Collection, NamedTuple
 
 import torch
 from fairseq import checkpoint_utils
@@ -12,9 +12,7 @@ from fairseq.data import data_utils
 
 from .errors import EvaluationError
 
-__all__ = ["TASKS", "TrainedModel", "load_trained_model"]
-
-TASKS = ("translation", "language_modeling", "bptt_language_modeling")
+__all__ = ["TrainedModel", "load_trained_model"]
 
 
 class TrainedModel(NamedTuple):
@@ -23,7 +21,7 @@ class TrainedModel(NamedTuple):
     model: Any
     """A ``FairseqModel`` in float32 on its device, in evaluation mode."""
     task: Any
-    """One of :data:`TASKS`, with the dictionaries of the data folder."""
+    """fairseq's, with the dictionaries of the data folder."""
     settings: Any
     """The configuration of the training, as fairseq made it from the checkpoint (omegaconf, from a Namespace too)."""
     epoch: int
@@ -31,27 +29,35 @@ class TrainedModel(NamedTuple):
     num_updates: int
 
 
-def load_trained_model(path: Path, data: Path, device: torch.device) -> TrainedModel:
+def load_trained_model(
+    path: Path, data: Path, device: torch.device, tasks: Collection[str] | None = None
+) -> TrainedModel:
     """Load a checkpoint, in torch's safe mode where that is torch's default (2.6 and newer).
 
     Args:
         path: the file.
         data: folder of binarised data; takes the place of the one that the checkpoint names.
         device: where the model goes.
+        tasks: names of those that the caller can use; None for all.
 
     Raises:
-        EvaluationError: the file is no whole checkpoint, of another task than :data:`TASKS`, or does not fit the
-            dictionaries of the data.
+        EvaluationError: the file is no whole checkpoint, of another task, or does not fit the dictionaries of the
+            data.
         OSError: a file cannot be read.
     """
     state = _read_checkpoint(path, data)
-    _check_task(state, path, data)
+    _check_task(state, path, data, tasks)
     try:
         (model,), settings, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
     except SystemExit as error:  # how this package's own tasks and models end a fairseq command
         raise EvaluationError(f"{path}: {error}") from error
     except RuntimeError as error:  # torch's, for tensors that do not fit
         raise EvaluationError(f"{path} {_why_unfit(str(error), data)}") from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # bare Exceptions, assertions and more, from within fairseq
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EvaluationError(f"cannot build the model of {path} with the data in {data}: {reason}") from error
     place = state["extra_state"]["train_iterator"]
     finished = place["iterations_in_epoch"] == 0  # then fairseq names the epoch that comes next
     return TrainedModel(
@@ -80,13 +86,13 @@ def _read_checkpoint(path: Path, data: Path) -> dict[str, Any]:
     return state
 
 
-def _check_task(state: dict[str, Any], path: Path, data: Path) -> None:
-    """Raise EvaluationError unless the task is one of :data:`TASKS` and can be set up on the data."""
+def _check_task(state: dict[str, Any], path: Path, data: Path, tasks: Collection[str] | None) -> None:
+    """Raise EvaluationError unless the task is one of ``tasks`` and can be set up on the data."""
     legacy = state.get("args")  # fairseq, too, prefers it
     settings = state["cfg"].task if legacy is None else legacy
     name = settings._name if legacy is None else settings.task
-    if name not in TASKS:
-        raise EvaluationError(f"{path} is of the task {name}; what can be evaluated: {', '.join(TASKS)}")
+    if tasks is not None and name not in tasks:
+        raise EvaluationError(f"{path} is of the task {name}; what can be evaluated: {', '.join(tasks)}")
     # Where the settings do not name the languages, fairseq takes them from the names of the data files.
     named = name != "translation" or None not in (settings.source_lang, settings.target_lang)
     if not named and None in data_utils.infer_language_pair(str(data)):

@@ -1,0 +1,63 @@
+"""The output embedding of a trained model, its dictionary, and how its own soft targets were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.supports import SoftTargetOptions
+from ..criterions.output_embedding import UnsupportedModelError, find_output_embedding
+from .errors import EvaluationError
+from .trained_model import load_trained_model
+
+__all__ = ["TrainedEmbedding", "load_trained_embedding"]
+
+
+class TrainedEmbedding(NamedTuple):
+    """What soft targets of a trained model are made of.
+
+    Attributes:
+        weight: (V, d), the output embedding matrix, float32 on the CPU.
+        dictionary: fairseq's dictionary of the target words, V of them.
+        dictionary_file: where it comes from.
+        trained_with: the soft targets of the training; None unless the criterion was ``self_kd``.
+    """
+
+    weight: Tensor
+    dictionary: Any
+    dictionary_file: Path
+    trained_with: SoftTargetOptions | None
+
+
+def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
+    """Load the output embedding of a checkpoint, and from a folder of binarised data the dictionary that goes with it.
+
+    Args:
+        checkpoint: of any model that ``self_kd`` can train, whatever the criterion was.
+        data: folder with ``dict.LANG.txt`` of the target language, or with ``dict.txt`` of a language model.
+
+    Raises:
+        EvaluationError: as :func:`load_trained_model`; or the model has no plain output matrix.
+        OSError: a file cannot be read.
+    """
+    trained = load_trained_model(checkpoint, data, torch.device("cpu"))
+    try:
+        embedding = find_output_embedding(trained.model)
+    except UnsupportedModelError as error:
+        raise EvaluationError(f"{checkpoint}: {error}") from error
+    language = getattr(trained.task.cfg, "target_lang", None)
+    return TrainedEmbedding(
+        embedding.weight.detach(),
+        trained.task.target_dictionary,
+        data / (f"dict.{language}.txt" if language else "dict.txt"),
+        _soft_targets_of(trained.settings.criterion),
+    )
+
+
+def _soft_targets_of(criterion: Any) -> SoftTargetOptions | None:
+    if getattr(criterion, "_name", None) != "self_kd":
+        return None
+    return SoftTargetOptions(**{name: getattr(criterion, f"skd_{name}") for name in SoftTargetOptions._fields})
