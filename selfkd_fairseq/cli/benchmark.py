@@ -1,7 +1,8 @@
-"""``selfkd-benchmark``: what ``self_kd`` costs beside fairseq's criterions, and its LSTMs beside plain PyTorch."""
+"""``selfkd-benchmark``: what ``self_kd`` costs beside fairseq's criterions, LSTMs beside plain PyTorch, preparation."""
 
 import argparse
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import List, Optional, Tuple
@@ -9,12 +10,12 @@ from typing import List, Optional, Tuple
 import torch
 from tqdm import tqdm
 
-from ..benchmark import language_model, losses, report, training_step
+from ..benchmark import language_model, losses, preparation, report, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
 
 BASELINE = "label_smoothed_cross_entropy"
 FLOOR = "three products"
-PARTS = ("loss", "training_step", "language_model")
+PARTS = ("loss", "training_step", "language_model", "preparation")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BAR = 0.9  # of the bare loop's tokens per second, for the task bptt_language_modeling with cross_entropy
 
@@ -49,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
         help="language models: wall time, or CPU time of this process, which other work on the machine hardly moves "
         "(with one thread, without a GPU; %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--pairs", type=int, nargs="+", default=[20_000, 200_000], metavar="N",
+        help="sentence pairs of each preparation, at least 200 (20000 200000)",
+    )  # fmt: skip
+    parser.add_argument("--bpe-merges", type=int, default=10_000, metavar="N", help="of a preparation (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="of a preparation (one per core)"
+    )
     return parser
 
 
@@ -156,6 +165,40 @@ def _measure_language_models(options: argparse.Namespace, device: torch.device) 
     print(f"\nwritten: {path}")
 
 
+def _measure_preparation(options: argparse.Namespace) -> None:
+    rows: List[report.Row] = []
+    first: Optional[preparation.Measurement] = None
+    for pairs in tqdm(options.pairs, desc="preparation", leave=False):
+        with tempfile.TemporaryDirectory() as folder:
+            raw = Path(folder) / "raw"
+            preparation.write_corpus(raw, pairs)
+            size = sum(path.stat().st_size for path in raw.iterdir())
+            found = preparation.measure(raw, options.bpe_merges, options.workers)
+        first = first or found
+        rows.append(
+            {
+                "kind": "preparation",
+                "pairs": pairs,
+                "text MB": f"{size / 1e6:.1f}",
+                "seconds": f"{found.seconds:.1f}",
+                "CPU seconds": f"{found.cpu_seconds:.1f}",
+                "pairs / s": f"{pairs / found.seconds:.0f}",
+                "pairs / first": f"{pairs / options.pairs[0]:.2f}",
+                "time / first": f"{found.seconds / first.seconds:.2f}",
+                "CPU time / first": f"{found.cpu_seconds / first.cpu_seconds:.2f}",
+                "MiB": f"{found.bytes / 2**20:.0f}",
+                "memory / first": f"{found.bytes / first.bytes:.2f}",
+                "MiB before binarisation": f"{found.bytes_before / 2**20:.0f}",
+                "bpe merges": options.bpe_merges,
+                "workers": options.workers,
+            }
+        )
+    report.print_table("preparation of generated pairs, as wmt14", rows, list(rows[0])[1:-2])
+    path = options.output / "preparation_cpu.csv"
+    report.write_csv(path, [{**row, **report.machine(torch.device("cpu"))} for row in rows])
+    print(f"\nwritten: {path}")
+
+
 def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.device]:
     """The options, checked, and the device."""
     parser = _parser()
@@ -164,6 +207,11 @@ def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.devic
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
+    for name, least in (("pairs", 200), ("bpe_merges", 1), ("workers", 1)):
+        values = getattr(options, name)
+        smallest = min(values) if isinstance(values, list) else values
+        if smallest < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {smallest}")
     if any(threads < 1 for threads in options.threads):
         parser.error(f"--threads must be at least 1, got {min(options.threads)}")
     if len(options.threads) > 1 and set(options.parts) != {"language_model"}:
@@ -188,6 +236,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         _measure_losses(options, device)
     if "language_model" in options.parts:
         _measure_language_models(options, device)
+    if "preparation" in options.parts:
+        _measure_preparation(options)
     return 0
 
 

@@ -83,15 +83,15 @@ def _fetch(url: str, part: Path) -> bool:
     return kept
 
 
-def download(url: str, path: Path, sha256: str, report: Callable[[str], None]) -> None:
+def download(url: str, path: Path, sha256: str | None, report: Callable[[str], None]) -> None:
     """Download ``url`` to ``path``, which appears only when it is whole and has the right checksum.
 
     Args:
         url: http or https.
         path: the folder is made if need be. What came of an unfinished download is in ``path`` + ``.part``, and
             is gone on from.
-        sha256: hex digest that the file must have.
-        report: takes one line for each attempt that failed.
+        sha256: hex digest that the file must have; None if it is unknown.
+        report: takes one line for each attempt that failed, and one with the digest if that was unknown.
 
     Raises:
         PreparationError: the server refuses, all attempts failed, or the file is another one.
@@ -104,7 +104,9 @@ def download(url: str, path: Path, sha256: str, report: Callable[[str], None]) -
             # A run killed between the last byte and the renaming leaves a whole .part behind.
             kept = part.exists() and sha256_of(part) == sha256 or _fetch(url, part)
             found = sha256_of(part)
-            if found == sha256:
+            if sha256 is None:
+                report(f"{url}: no published SHA-256 is known; that of this download is {found}")
+            if sha256 in (found, None):
                 publish(part, path)
                 return
             part.unlink()

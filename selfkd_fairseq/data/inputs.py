@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
-from .download import download
+from .archives import check_archive
 from .errors import PreparationError
 from .kind import Dataset, Report, S
 from .raw_text import InspectedText, Text, fingerprint, inspect_text, sha256_of
@@ -39,11 +39,11 @@ class Inputs:
     texts: Mapping[str, InspectedText]
 
 
-def published_sums(dataset: Dataset[S], settings: S) -> dict[str, str]:
-    """Name -> SHA-256 of the files that would be downloaded.
+def published_sums(dataset: Dataset[S], settings: S) -> dict[str, str | None]:
+    """Name -> SHA-256 of the files that would be downloaded, None where the dataset says that nobody knows it.
 
     Raises:
-        PreparationError: one has no published SHA-256, so a download of it could not be checked.
+        PreparationError: the dataset says nothing of one, so a download of it could not be checked.
     """
     names = dataset.published_names(settings)
     unknown = [name for name in names if name not in dataset.sha256]
@@ -65,8 +65,10 @@ def check_base_url(base_url: str) -> None:
         raise PreparationError(f"--base-url must be an http or https address, not {base_url!r}")
 
 
-def download_missing(sums: Mapping[str, str], folder: Path, base_url: str, report: Report) -> None:
-    """Download those files of ``sums`` (name -> SHA-256) that are not in ``folder`` yet.
+def download_missing(
+    dataset: Dataset[S], settings: S, sums: Mapping[str, str | None], folder: Path, base_url: str, report: Report
+) -> None:
+    """Download those files of ``sums`` (name -> SHA-256, None if unknown) that are not in ``folder`` yet.
 
     Raises:
         PreparationError: a download failed, or a file that is there is another one than the published.
@@ -74,8 +76,8 @@ def download_missing(sums: Mapping[str, str], folder: Path, base_url: str, repor
     for name, sha256 in sums.items():
         path = folder / name
         if not path.exists():
-            download(f"{base_url.rstrip('/')}/{name}", path, sha256, report)
-        elif sha256_of(path) != sha256:
+            dataset.fetch(name, settings, base_url, path, sha256, report)
+        elif sha256 is not None and sha256_of(path) != sha256:
             raise PreparationError(f"{path} is not the published file; remove it, or pass its folder as --raw")
 
 
@@ -99,6 +101,8 @@ def inspect_files(dataset: Dataset[S], settings: S, raw: Path, report: Report) -
     """
     found = dataset.find(settings, raw)
     report(f"checking the raw files in {raw}")
+    for archive in sorted({text.file.path for text in found.values() if text.member is not None}):
+        check_archive(archive)
     texts = {name: inspect_text(text, dataset.reserved_words) for name, text in found.items()}
     dataset.check_texts(texts, report)
     sums = _sums(found)

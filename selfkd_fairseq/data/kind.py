@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, ClassVar, Generic, Iterator, Mapping, TypeVar
 
+from .download import download
 from .errors import PreparationError, UsageError
 from .raw_text import InspectedText, Text, read_again
 
@@ -42,6 +43,7 @@ class Work(Generic[S]):
         texts: name -> raw text, as :meth:`Dataset.find` named them.
         workers: number of processes, at least 1.
         report: takes each line meant for the user.
+        dataset: what is prepared; a kind's steps know more of it than :class:`Dataset` tells.
     """
 
     dest: Path
@@ -49,6 +51,7 @@ class Work(Generic[S]):
     texts: Mapping[str, InspectedText]
     workers: int
     report: Report
+    dataset: Any
 
     def missing(self, *names: str) -> bool:
         """True if a file or folder of ``dest`` is not there yet."""
@@ -73,7 +76,9 @@ class Dataset(ABC, Generic[S]):
     Args:
         name: what the command line calls it.
         base_url: folder on the web that holds the published files.
-        sha256: name of a published file -> its SHA-256 (hex). Only these files are downloaded.
+        sha256: name of a published file -> its SHA-256 (hex), or None if nobody has published it. Only these files
+            are downloaded. An unknown sum is found out with the first download, told and recorded, and checked from
+            then on.
 
     Attributes:
         settings_type: the settings of this kind.
@@ -84,7 +89,7 @@ class Dataset(ABC, Generic[S]):
 
     name: str
     base_url: str
-    sha256: Mapping[str, str]
+    sha256: Mapping[str, str | None]
 
     settings_type: ClassVar[type]
     tools: ClassVar[tuple[tuple[str, ...], ...]]
@@ -129,6 +134,22 @@ class Dataset(ABC, Generic[S]):
     @abstractmethod
     def published_names(self, settings: S) -> list[str]:
         """The names of the published files that a download needs."""
+
+    def fetch(self, name: str, settings: S, origin: str, path: Path, sha256: str | None, report: Report) -> None:
+        """Bring one published file here.
+
+        Args:
+            name: of the file, one of :meth:`published_names`.
+            settings: as there.
+            origin: folder on the web, :attr:`base_url` or a mirror of it.
+            path: where to; appears only when it is whole.
+            sha256: hex digest that it must have, None if that is unknown.
+            report: takes each line meant for the user.
+
+        Raises:
+            PreparationError: it cannot be had, or is another one.
+        """
+        download(f"{origin.rstrip('/')}/{name}", path, sha256, report)
 
     @abstractmethod
     def find(self, settings: S, raw: Path) -> dict[str, Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 from .destination import BEGUN, STAMP, check_place, check_same, read_begun, read_stamp
 from .errors import PreparationError
@@ -74,6 +74,8 @@ def _gather(dataset: Dataset[S], settings: S, origin: Origin, report: Report) ->
 def _begin(dest: Path, begun: dict[str, Any]) -> None:
     """Bind ``dest``, which this process holds, to what ``begun`` says; or check that it is so bound.
 
+    Sums that ``begun`` does not know are taken from the earlier call, if that one found them out.
+
     Raises:
         PreparationError: it is bound to something else.
     """
@@ -82,8 +84,17 @@ def _begin(dest: Path, begun: dict[str, Any]) -> None:
     if there is None:
         write_json(dest, BEGUN, begun)
         return
+    sums = begun["inputs"]
+    sums.update({name: there["inputs"].get(name) for name, sha256 in sums.items() if sha256 is None})
     for part, what in (("settings", "settings"), ("inputs", "input"), ("versions", "versions")):
         check_same(dest, what, there[part], begun[part])
+
+
+def _settle(dest: Path, begun: dict[str, Any], sums: Mapping[str, str]) -> None:
+    """Record the sums that nobody knew before the download, so that the next call can check against them."""
+    if None in begun["inputs"].values():
+        begun["inputs"] = dict(sums)
+        write_json(dest, BEGUN, begun)
 
 
 def _work_through(dataset: Dataset[S], work: Work[S], begun: dict[str, Any]) -> dict[str, Any]:
@@ -128,9 +139,11 @@ def prepare(dataset: Dataset[S], settings: S, origin: Origin, dest: Path, worker
     with sole_user(dest):
         _begin(dest, begun)
         if origin.base_url is not None:
-            download_missing(begun["inputs"], origin.path, origin.base_url, report)
+            download_missing(dataset, settings, begun["inputs"], origin.path, origin.base_url, report)
         if inputs is None:
             inputs = inspect_files(dataset, settings, origin.path, report)
-        stamp = _work_through(dataset, Work(dest, settings, inputs.texts, workers, report), begun)
+            _settle(dest, begun, inputs.sums)
+        work = Work(dest, settings, inputs.texts, workers, report, dataset)
+        stamp = _work_through(dataset, work, begun)
     report(f"{dataset.summary(stamp)}; ready: fairseq-train {dest / 'bin'}")
     return dest / "bin"

@@ -8,10 +8,11 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Iterator, Mapping, Sequence, cast
+from typing import IO, Any, Callable, Iterator, Mapping, Sequence, cast
 
 from .archives import open_member
 from .errors import PreparationError
+from .progress import progress_bar
 
 # What some reader or other (str.splitlines, universal newlines) takes for an end of line.
 _LINE_BREAKS = {ord(mark): " " for mark in "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
@@ -38,12 +39,14 @@ class Text:
     """Where raw sentences are, one a line.
 
     Args:
-        file: plain text, gzip if its name ends in ``.gz``, or a zip archive.
-        member: full name of the text inside the zip archive; None if ``file`` is none.
+        file: plain text, gzip if its name ends in ``.gz``, or an archive (see :mod:`.archives`).
+        member: full name of the text inside the archive; None if ``file`` is none.
+        extract: line -> the sentence in it, or None if it has none; None where every line is a sentence.
     """
 
     file: RawFile
     member: str | None = None
+    extract: Callable[[str], str | None] | None = None
 
     def __str__(self) -> str:
         return f"{self.file.path}, {self.member}" if self.member else str(self.file.path)
@@ -173,7 +176,10 @@ def read_sentences(text: Text, digest: Any = None) -> Iterator[str]:
         for number, line in enumerate(file, start=1):
             if digest is not None:
                 digest.update(line)
-            yield _decode(line, number, text)
+            decoded = _decode(line, number, text)
+            sentence = decoded if text.extract is None else text.extract(decoded)
+            if sentence is not None:
+                yield sentence
 
 
 def one_line(sentence: str) -> str:
@@ -194,7 +200,11 @@ def inspect_text(text: Text, reserved: Sequence[str] = ()) -> InspectedText:
     """
     lines = blank = 0
     digest = hashlib.sha256()
-    for sentence in read_sentences(text, digest):
+    # Nobody knows how many lines there are. A bar comes up only where this takes a while.
+    sentences = progress_bar(
+        iterable=read_sentences(text, digest), desc="check", unit="line", unit_scale=True, delay=5, leave=False
+    )
+    for sentence in sentences:
         lines += 1
         blank += not sentence.strip()
         for word in reserved:

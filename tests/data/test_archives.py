@@ -1,10 +1,13 @@
 """Reading zip archives: whole ones, damaged ones, and ones that mean harm."""
 
+import gzip
+import io
+import tarfile
 import zipfile
 
 import pytest
 
-from selfkd_fairseq.data.archives import open_member
+from selfkd_fairseq.data.archives import check_archive, open_member
 from selfkd_fairseq.data.errors import PreparationError
 from selfkd_fairseq.data.raw_text import RawFile, Text, read_sentences
 from tests.data.corpus import tree
@@ -113,3 +116,93 @@ def test_no_archive_at_all(tmp_path, bytes_):
     (tmp_path / "a.zip").write_bytes(bytes_)
     with pytest.raises(PreparationError, match=r"a.zip: damaged zip archive \(File is not a zip file\)"):
         read(tmp_path / "a.zip")
+
+
+TEXT = "Grüße an alle , alle\n".encode() * 6
+
+
+def tar(path, members=((MEMBER, TEXT), ("other/file", b"x" * 2000)), links=()):
+    """A gzipped tar file with files (name, content) and links (name, target, type)."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, target, kind in links:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, target
+            archive.addfile(entry)
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    path.write_bytes(gzip.compress(packed.getvalue(), mtime=0))
+    return path
+
+
+class TestTar:
+    @pytest.mark.parametrize("name", ["a.tgz", "a.tar.gz"])
+    @pytest.mark.parametrize("member", ["other/file", MEMBER])
+    def test_a_member_is_read_as_it_is(self, tmp_path, name, member):
+        path = tar(tmp_path / name)
+        assert read(path, member) == dict([(MEMBER, TEXT), ("other/file", b"x" * 2000)])[member]
+        check_archive(path)
+
+    def test_names_that_begin_with_a_dot(self, tmp_path):
+        assert read(tar(tmp_path / "a.tgz", [("./" + MEMBER, TEXT)])) == TEXT
+
+    def test_missing_member_and_a_link_in_its_place(self, tmp_path):
+        for links in ((), [(MEMBER, "/etc/passwd", tarfile.SYMTYPE)], [(MEMBER, "other/file", tarfile.LNKTYPE)]):
+            path = tar(tmp_path / "a.tgz", [("other/file", b"x")], links)
+            with pytest.raises(PreparationError, match=f"has no {MEMBER} in it"):
+                read(path)
+
+    def test_cut_anywhere(self, tmp_path):
+        path = tar(tmp_path / "a.tgz")
+        whole = path.read_bytes()
+        for length in range(len(whole)):
+            path.write_bytes(whole[:length])
+            with pytest.raises(PreparationError, match="a.tgz: damaged tar archive") as error:
+                check_archive(path)
+            assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("change", [0x01, 0xFF])
+    def test_any_changed_byte_is_an_error_or_changes_nothing(self, tmp_path, change):
+        path = tar(tmp_path / "a.tgz")
+        whole = path.read_bytes()
+        refused = 0
+        for position in range(len(whole)):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ change]) + whole[position + 1 :])
+            try:
+                check_archive(path)
+                assert read(path) == TEXT
+            except PreparationError as error:
+                refused += 1
+                assert f"{path}" in str(error)
+        assert refused > len(whole) - 12  # the header has a date and the like
+
+    def test_no_archive_at_all(self, tmp_path):
+        for written in (b"", b"a text", gzip.compress(b"a text\n" * 200)):
+            (tmp_path / "a.tgz").write_bytes(written)
+            with pytest.raises(PreparationError, match="a.tgz: damaged tar archive"):
+                check_archive(tmp_path / "a.tgz")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/absolute", "a/../../b", "..", "a\\..\\..\\b"])
+def test_names_that_lead_out_are_refused(tmp_path, name):
+    made = tar(tmp_path / "a.tgz", [(MEMBER, TEXT), (name, b"evil")])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name, DATE), "evil")
+    before = tree(tmp_path)
+    for path in (made, tmp_path / "a.zip"):
+        with pytest.raises(PreparationError, match=r"holds a file that would be written outside of its folder: "):
+            check_archive(path)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize(("target", "refused"), [("/etc", True), ("../..", True), ("other", False)])
+def test_links_that_lead_out_are_refused(tmp_path, kind, target, refused):
+    path = tar(tmp_path / "a.tgz", links=[("link", target, kind)])
+    if refused:
+        with pytest.raises(PreparationError, match=f"written outside of its folder: link -> {target}"):
+            check_archive(path)
+    else:
+        check_archive(path)

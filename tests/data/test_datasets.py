@@ -12,27 +12,29 @@ LANGUAGE_MODELLING = [PTB, WIKITEXT_2, WIKITEXT_103]
 
 
 def test_file_names_are_those_of_the_repository():
-    assert MULTI30K.file_name("train", "en") == "train.en.gz"
-    assert MULTI30K.file_name("valid", "cs") == "val.cs.gz"
-    assert MULTI30K.file_name("test", "de") == "test_2016_flickr.de.gz"
+    settings = MULTI30K.make_settings({"source": "en", "target": "cs"})
+    stems = ("train", "val", "test_2016_flickr")
+    assert MULTI30K.published_names(settings) == [f"{stem}.{lang}.gz" for stem in stems for lang in ("en", "cs")]
 
 
 def test_unknown_dataset_names_the_known_ones():
     assert find_dataset("multi30k") is MULTI30K
     with pytest.raises(PreparationError) as error:
         find_dataset("multi31k")
-    assert str(error.value) == "unknown dataset 'multi31k'; known: multi30k, ptb, wikitext-103, wikitext-2"
+    assert str(error.value) == (
+        "unknown dataset 'multi31k'; known: iwslt14, iwslt15, multi30k, ptb, wikitext-103, wikitext-2, wmt14, wmt16"
+    )
 
 
 def test_each_name_is_the_key():
-    assert len(DATASETS) == 4
+    assert len(DATASETS) == 8
     assert all(dataset.name == name for name, dataset in DATASETS.items())
 
 
 def test_a_file_for_each_split():
-    for stems in [MULTI30K.stems, *(dataset.files for dataset in LANGUAGE_MODELLING)]:
-        assert set(stems) == {"train", "valid", "test"}
-        assert len(set(stems.values())) == 3
+    for dataset in LANGUAGE_MODELLING:
+        assert set(dataset.files) == {"train", "valid", "test"}
+        assert len(set(dataset.files.values())) == 3
 
 
 @pytest.mark.parametrize("dataset", LANGUAGE_MODELLING, ids=lambda dataset: dataset.name)

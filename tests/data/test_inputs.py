@@ -74,7 +74,7 @@ def test_only_what_is_missing_is_downloaded(tmp_path):
     (tmp_path / "a.gz").write_bytes(contents["a.gz"])
     with serve() as server:
         server.files = contents
-        inputs.download_missing(sums, tmp_path, server.url + "/", lambda line: None)
+        inputs.download_missing(MULTI30K, PAIR, sums, tmp_path, server.url + "/", lambda line: None)
         assert server.requests == [("/raw/b.gz", None)]
     assert tree(tmp_path) == contents
 
@@ -82,8 +82,20 @@ def test_only_what_is_missing_is_downloaded(tmp_path):
 def test_another_file_in_the_download_folder_is_not_overwritten(tmp_path):
     (tmp_path / "a.gz").write_text("mine")
     with pytest.raises(PreparationError, match="a.gz is not the published file; remove it"):
-        inputs.download_missing({"a.gz": "0" * 64}, tmp_path, "http://127.0.0.1:9", lambda line: None)
+        inputs.download_missing(MULTI30K, PAIR, {"a.gz": "0" * 64}, tmp_path, "http://127.0.0.1:9", lambda line: None)
     assert tree(tmp_path) == {"a.gz": b"mine"}
+
+
+def test_a_file_without_a_published_sum_is_taken_as_it_is(tmp_path):
+    lines = []
+    with serve() as server:
+        server.files = {"a.gz": b"new"}
+        inputs.download_missing(MULTI30K, PAIR, {"a.gz": None}, tmp_path, server.url, lines.append)
+        inputs.download_missing(MULTI30K, PAIR, {"a.gz": None}, tmp_path, server.url, lines.append)
+        assert len(server.requests) == 1
+    digest = hashlib.sha256(b"new").hexdigest()
+    assert lines == [f"{server.url}/a.gz: no published SHA-256 is known; that of this download is {digest}"]
+    assert tree(tmp_path) == {"a.gz": b"new"}
 
 
 def test_sums_of_what_is_there(raw):

@@ -1,5 +1,6 @@
 """A preparation that ends at any moment: nothing half-written is taken as whole, and the next call completes it."""
 
+import functools
 import multiprocessing
 import os
 import random
@@ -12,7 +13,7 @@ import pytest
 from selfkd_fairseq.data import binarisation, files
 from selfkd_fairseq.data.files import UNFINISHED
 from selfkd_fairseq.data.translation.dataset import TranslationDataset
-from tests.data import wiki
+from tests.data import published, wiki
 from tests.data.corpus import prepare, tree, write_corpus
 from tests.data.quick_preprocess import quick_preprocess
 
@@ -84,6 +85,13 @@ class TestKilledAtEachFinalName:
     def test_language_model(self, wikitext, tmp_path, after):
         # The first record, 3 texts, their counts, bin, the stamp.
         assert kill_at_each_final_name(wiki.prepare, wikitext, tmp_path, after) == 7
+
+
+def test_killed_at_each_final_name_where_validation_is_held_out(tmp_path):
+    made = published.corpus("iwslt14", train=40, test=2)
+    prepare_it = functools.partial(published.prepare, made)
+    # The first record, 2 raw texts, 6 tokenised (4 in one go), merges, 2 vocabularies, 6 in subwords, bin, stamp.
+    assert kill_at_each_final_name(prepare_it, made.write(tmp_path / "raw"), tmp_path, False) == 20
 
 
 def test_killed_again_and_again_at_random_moments(tmp_path):

@@ -1,1 +1,1 @@
-"""Translation: from sentence pairs to tokenised, BPE-segmented, binarised pairs with a joined dictionary."""
+"""Translation: from sentence pairs to tokenised, BPE-segmented, binarised pairs."""

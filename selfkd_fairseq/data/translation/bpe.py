@@ -1,51 +1,45 @@
-"""Joint byte pair encoding with subword-nmt: learning, vocabularies, segmentation."""
+"""Joint byte pair encoding as subword-nmt does it: learning, vocabularies, segmentation."""
 
 from __future__ import annotations
 
 import functools
-import io
 from collections import Counter
 from pathlib import Path
-from typing import IO, Any, Iterable, Mapping
+from typing import IO, Any, Iterable, Mapping, Sequence
 
 from ..errors import PreparationError
+from ..progress import progress_bar
+from .recipe import Cleaning
 
 SEPARATOR = "@@"
+VERSION_LINE = "#version: 0.2\n"  # of subword-nmt's format of merges
+# subword-nmt remembers each word that it has split; that many take about 20 MB.
+WORDS_REMEMBERED = 50_000
 
 
-def count_words(lines: Iterable[str]) -> Counter[str]:
-    """How often each space-separated word occurs in ``lines``."""
-    counts: Counter[str] = Counter()
-    for line in lines:
-        counts.update(line.split())
-    return counts
-
-
-def _by_frequency(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-
-
-def learn_codes(counts: Mapping[str, int], merges: int, file: IO[str]) -> None:
+def learn_codes(words: Iterable[tuple[str, int]], merges: int, file: IO[str]) -> int:
     """Learn at most ``merges`` merges (fewer if no pair of symbols occurs twice) and write them to ``file``.
 
     Args:
-        counts: word -> frequency, over both languages together.
+        words: each word once with its frequency, over both languages together.
         merges: at least 1.
         file: open for writing text.
+
+    Returns:
+        The number of merges.
 
     Raises:
         PreparationError: there is not a single merge to learn.
     """
-    from subword_nmt.learn_bpe import learn_bpe
+    from .bpe_learning import learn_merges  # here, so that a call that has nothing to do does not wait for numpy
 
-    too_small = PreparationError("the training text is too small to learn BPE from: no pair of characters occurs twice")
-    if not any(len(word) > 1 for word in counts):
-        raise too_small
-    codes = io.StringIO()
-    learn_bpe([f"{word} {count}" for word, count in _by_frequency(counts)], codes, merges, is_dict=True)
-    if codes.getvalue().count("\n") < 2:  # the version line alone; subword-nmt cannot read such a file back
-        raise too_small
-    file.write(codes.getvalue())
+    found = progress_bar(iterable=learn_merges(words, merges), total=merges, desc="learn BPE", unit="merge")
+    lines = [f"{first} {second}\n" for first, second in found]
+    if not lines:  # subword-nmt could not read such a file back
+        raise PreparationError("the training text is too small to learn BPE from: no pair of characters occurs twice")
+    file.write(VERSION_LINE)
+    file.writelines(lines)
+    return len(lines)
 
 
 @functools.lru_cache(maxsize=8)
@@ -73,23 +67,53 @@ def load_segmenter(codes: Path, vocabulary: Path | None = None, threshold: int =
     return _load_segmenter(codes, vocabulary, threshold, (state.st_ino, state.st_mtime_ns))
 
 
-def count_subwords(counts: Mapping[str, int], codes: Path) -> Counter[str]:
+def _forget_words(segmenter: Any) -> None:
+    if len(segmenter.cache) > WORDS_REMEMBERED:
+        segmenter.cache.clear()
+
+
+def count_subwords(words: Iterable[tuple[str, int]], codes: Path) -> Counter[str]:
     """How often each subword occurs in a text, from how often each word does."""
     segmenter = load_segmenter(codes)
     subwords: Counter[str] = Counter()
-    for word, count in counts.items():
+    for word, count in words:
         for subword in segmenter.segment_tokens([word]):
             subwords[subword] += count
+        _forget_words(segmenter)
     return subwords
 
 
 def write_vocabulary(counts: Mapping[str, int], file: IO[str]) -> None:
     """One ``subword count`` line each, most frequent first, ties in the order of the code points."""
-    for subword, count in _by_frequency(counts):
+    for subword, count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
         file.write(f"{subword} {count}\n")
 
 
-def segment_lines(lines: list[str], codes: Path, vocabulary: Path | None, threshold: int) -> list[str]:
-    """Each line (words joined by single spaces) as subwords joined by single spaces."""
-    segmenter = load_segmenter(codes, vocabulary, threshold)
-    return [segmenter.segment(line) for line in lines]
+def _segment(sentence: str, segmenter: Any) -> str:
+    segmented: str = segmenter.segment(sentence)
+    _forget_words(segmenter)
+    return segmented
+
+
+def segment_pairs(
+    pairs: list[tuple[str, str]],
+    codes: Path,
+    vocabularies: Sequence[Path | None],
+    threshold: int,
+    cleaning: Cleaning | None = None,
+) -> list[tuple[str, str] | None]:
+    """Both sides of each pair (words joined by single spaces) as subwords joined by single spaces.
+
+    Args:
+        pairs: of sentences.
+        codes: file of merges.
+        vocabularies: of each side, see :func:`load_segmenter`.
+        threshold: as there.
+        cleaning: None in place of a pair that this does not keep.
+    """
+    source, target = (load_segmenter(codes, vocabulary, threshold) for vocabulary in vocabularies)
+    done: list[tuple[str, str] | None] = []
+    for first, second in pairs:
+        pair = _segment(first, source), _segment(second, target)
+        done.append(pair if cleaning is None or cleaning.keeps(*pair) else None)
+    return done

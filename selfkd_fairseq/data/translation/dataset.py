@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from ..binarisation import dictionary_types
+from ..download import download
 from ..errors import PreparationError
 from ..files import count_lines
 from ..kind import FAIRSEQ, SPLITS, Dataset, Report, Work, by_split, check_least
-from ..raw_text import InspectedText, Text, find_raw_files
+from ..raw_text import InspectedText, Text
+from .parts import Part
+from .recipe import Recipe
+from .sacrebleu_sets import copy_test_set
 from .settings import TranslationSettings
-from .steps import apply_bpe, binarise_text, keep_raw, learn_bpe, tokenise_splits
+from .steps import apply_bpe, binarise_text, keep_raw, learn_bpe, texts_of, tokenise_splits
 
 
 @dataclass(frozen=True)
 class TranslationDataset(Dataset[TranslationSettings]):
-    """A corpus of sentence pairs: one gzip file per split and language, one sentence per line, UTF-8.
+    """A corpus of sentence pairs, one sentence per line (or per line of a known markup), UTF-8.
 
     Args:
         languages: two-letter codes; any two different ones make a pair.
-        stems: for each name of :data:`SPLITS`, the first part of the file name in the corpus's own repository.
+        parts: for each split that has a text of its own, what it is made of, in order.
+        recipe: how the text is made ready.
         lowercase: whether published results on this dataset are lower-cased.
         bpe_merges: joint BPE merges of published results on this dataset.
+        addresses: name of a published file -> its address, for files that do not lie in ``base_url``.
     """
 
     languages: tuple[str, ...]
-    stems: Mapping[str, str]
+    parts: Mapping[str, tuple[Part, ...]]
+    recipe: Recipe
     lowercase: bool
     bpe_merges: int
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     settings_type = TranslationSettings
     tools = (("sacremoses",), ("subword-nmt",), FAIRSEQ)
@@ -51,25 +59,59 @@ class TranslationDataset(Dataset[TranslationSettings]):
         check_least("--bpe-merges", settings.bpe_merges, 1)
         check_least("--bpe-vocabulary-threshold", settings.bpe_vocabulary_threshold, 0)
 
-    def file_name(self, split: str, language: str) -> str:
-        """Name of the published file, for example ``val.en.gz`` for split ``valid`` in English."""
-        return f"{self.stems[split]}.{language}.gz"
-
-    def _file_names(self, settings: TranslationSettings) -> dict[str, str]:
-        return {f"{split}.{lang}": self.file_name(split, lang) for split in SPLITS for lang in settings.languages}
+    def _sides(self, settings: TranslationSettings) -> Iterator[tuple[str, Part, str]]:
+        """Each text of the pair of languages: its name, its part and its language."""
+        for split, parts in self.parts.items():
+            for number, part in enumerate(parts, start=1):
+                for language in settings.languages:
+                    yield f"{split}.{language}" + (f".{number}" if len(parts) > 1 else ""), part, language
 
     def published_names(self, settings: TranslationSettings) -> list[str]:
         """See :class:`Dataset`."""
-        return list(self._file_names(settings).values())
+        names = (part.archive or part.name(settings, language) for _, part, language in self._sides(settings))
+        return list(dict.fromkeys(names))
+
+    def fetch(
+        self, name: str, settings: TranslationSettings, origin: str, path: Path, sha256: str | None, report: Report
+    ) -> None:
+        """See :class:`Dataset`. A test set comes by sacreBLEU, whatever ``origin`` is."""
+        for _, part, language in self._sides(settings):
+            if part.test_set is not None and part.name(settings, language) == name:
+                side = "src" if language == settings.source else "ref"
+                copy_test_set(part.test_set, f"{settings.source}-{settings.target}", side, path, sha256)
+                return
+        if origin == self.base_url and name in self.addresses:
+            download(self.addresses[name], path, sha256, report)
+        else:
+            super().fetch(name, settings, origin, path, sha256, report)
 
     def find(self, settings: TranslationSettings, raw: Path) -> dict[str, Text]:
-        """See :class:`Dataset`. A text is called ``SPLIT.LANG``."""
-        return {name: Text(file) for name, file in find_raw_files(raw, self._file_names(settings)).items()}
+        """See :class:`Dataset`. A text is called ``SPLIT.LANG``; if a split has several, ``SPLIT.LANG.1`` and so on."""
+        archives = {part.archive for parts in self.parts.values() for part in parts}
+        all_in_one = len(archives) == 1 and None not in archives
+        if not raw.is_dir() and not (raw.is_file() and all_in_one):
+            raise PreparationError(f"--raw {raw} is not a folder" + (" or archive" if all_in_one else ""))
+        found = {}
+        missing: dict[str, list[str]] = {}  # what to ask for -> the names that would do as well
+        for name, part, language in self._sides(settings):
+            text = part.find(settings, language, raw)
+            if text is not None:
+                found[name] = text
+                continue
+            instead = missing.setdefault(part.wanted(settings, language), [])
+            if part.archive is not None:
+                instead.append(part.name(settings, language))
+        if missing:
+            lacks = [
+                name + (f" (or from it {', '.join(instead)})" if instead else "") for name, instead in missing.items()
+            ]
+            raise PreparationError(f"--raw {raw} lacks {', '.join(lacks)} (plain or .gz)")
+        return found
 
     def check_texts(self, texts: Mapping[str, InspectedText], report: Report) -> None:
-        """See :class:`Dataset`: both sides of a split have the same number of lines."""
-        for split in SPLITS:
-            source, target = (text for name, text in texts.items() if name.startswith(f"{split}."))
+        """See :class:`Dataset`: both sides of a text have the same number of sentences."""
+        inspected = list(texts.values())  # as found, the two sides of a text one after the other
+        for source, target in zip(inspected[::2], inspected[1::2]):
             if source.lines != target.lines:
                 raise PreparationError(
                     f"the two sides differ in length: {source.text} has {source.lines} lines, "
@@ -78,16 +120,25 @@ class TranslationDataset(Dataset[TranslationSettings]):
 
     def record(self, work: Work[TranslationSettings]) -> dict[str, Any]:
         """See :class:`Dataset`."""
-        source = work.settings.source
-        pairs = {split: count_lines(work.dest / "tok" / f"{split}.{source}") for split in SPLITS}
+        settings = work.settings
+        pairs = {split: count_lines(work.dest / "bpe" / f"{split}.{settings.source}") for split in SPLITS}
+        used = pairs["train"] + (pairs["valid"] if self.recipe.held_out else 0)
+        types = {lang: dictionary_types(work.dest / "bin" / f"dict.{lang}.txt") for lang in settings.languages}
         return {
             "pairs": pairs,
-            "dropped_train_pairs": work.texts[f"train.{source}"].lines - pairs["train"],
-            "dictionary_types": dictionary_types(work.dest / "bin" / f"dict.{source}.txt"),
+            "dropped_train_pairs": sum(text.lines for text in texts_of(work, "train", settings.source)) - used,
+            "dictionary_types": types[settings.source] if self.recipe.joined_dictionary else types,
         }
 
     def summary(self, stamp: Mapping[str, Any]) -> str:
         """See :class:`Dataset`."""
-        dropped = stamp["dropped_train_pairs"]
-        note = f" ({dropped:,} training pairs with a blank side dropped)" if dropped else ""
-        return f"pairs: {by_split(stamp['pairs'])}{note}; joined dictionary: {stamp['dictionary_types']:,} types"
+        dropped, types = stamp["dropped_train_pairs"], stamp["dictionary_types"]
+        bounded = self.recipe.cleaning.longest is not None
+        why = "dropped as blank, too long or too uneven" if bounded else "with a blank side dropped"
+        note = f" ({dropped:,} training pairs {why})" if dropped else ""
+        dictionary = (
+            f"joined dictionary: {types:,} types"
+            if self.recipe.joined_dictionary
+            else f"types of the dictionaries: {by_split(types)}"
+        )
+        return f"pairs: {by_split(stamp['pairs'])}{note}; {dictionary}"

@@ -1,36 +1,76 @@
-"""Raw sentences -> lower-cased, normalised, Moses-tokenised sentences."""
+"""Raw sentences -> normalised, lower-cased, Moses-tokenised sentences."""
 
 from __future__ import annotations
 
 import functools
+import unicodedata
 from typing import Any
 
 from ..raw_text import one_line
+from .recipe import NORMALISED, Cleaning, Rules
+
+# s and t, small and capital, with a cedilla -> with a comma below.
+_COMMA_BELOW = {0x015E: 0x0218, 0x015F: 0x0219, 0x0162: 0x021A, 0x0163: 0x021B}
 
 
 @functools.lru_cache(maxsize=None)
-def _moses(language: str) -> tuple[Any, Any]:
-    from sacremoses import MosesPunctNormalizer, MosesTokenizer
+def _normaliser(language: str) -> Any:
+    from sacremoses import MosesPunctNormalizer
 
-    return MosesPunctNormalizer(lang=language), MosesTokenizer(lang=language)
+    return MosesPunctNormalizer(lang=language)
 
 
-def tokenise(sentence: str, language: str, lowercase: bool) -> str:
+@functools.lru_cache(maxsize=None)
+def _tokeniser(language: str) -> Any:
+    from sacremoses import MosesTokenizer
+
+    return MosesTokenizer(lang=language)
+
+
+def _printable(sentence: str) -> str:
+    """With a space for each character of Unicode's category C (control, format, private use, unassigned)."""
+    if sentence.isprintable():  # the quick answer to most
+        return sentence
+    return "".join(" " if unicodedata.category(mark)[0] == "C" else mark for mark in sentence)
+
+
+def tokenise(sentence: str, language: str, lowercase: bool, rules: Rules = NORMALISED) -> str:
     """Tokens of one sentence, joined by single spaces; ``""`` if nothing is left.
 
-    The order (lower-case, normalise the punctuation, tokenise) is that of the Multi30k repository's own script.
-    Hyphens inside words are not split. The characters ``& < > | [ ] ' "`` are escaped as Moses does by default
-    (``&apos;`` and so on), which a Moses detokeniser undoes. Every other white space becomes a space, so a result
-    is one line for any reader.
+    The tokeniser escapes the characters ``& < > | [ ] ' "`` as Moses does by default (``&apos;`` and so on), which a
+    Moses detokeniser undoes. Every other white space becomes a space, so a result is one line for any reader.
     """
-    normaliser, tokeniser = _moses(language)
-    sentence = one_line(sentence)  # the normaliser would glue the words around a carriage return
-    text = normaliser.normalize(sentence.lower() if lowercase else sentence)
-    tokens = tokeniser.tokenize(text, aggressive_dash_splits=False, return_str=True, escape=True)
-    return " ".join(tokens.split())
+    text = one_line(sentence)  # the normaliser would glue the words around a carriage return
+    if rules.straight_apostrophes:
+        text = text.replace("\u2019", "'")
+    if lowercase and rules.lowercase_first:
+        text = text.lower()
+    if rules.normalise:
+        text = _normaliser(language).normalize(text)
+    if rules.comma_below and language == "ro":
+        text = text.translate(_COMMA_BELOW)
+    if rules.only_printable:
+        text = _printable(text)
+    if rules.tokenise:
+        text = _tokeniser(language).tokenize(
+            text, aggressive_dash_splits=rules.split_hyphens, return_str=True, escape=True
+        )
+    if lowercase and not rules.lowercase_first:
+        text = text.lower()
+    return " ".join(text.split())
 
 
-def tokenise_pairs(pairs: list[tuple[str, str]], languages: tuple[str, str], lowercase: bool) -> list[tuple[str, str]]:
-    """:func:`tokenise` on both sides of each pair."""
+def tokenise_pairs(
+    pairs: list[tuple[str, str]],
+    languages: tuple[str, str],
+    lowercase: bool,
+    rules: Rules,
+    cleaning: Cleaning | None = None,
+) -> list[tuple[str, str] | None]:
+    """:func:`tokenise` on both sides of each pair; None in place of a pair that ``cleaning`` does not keep."""
     source, target = languages
-    return [(tokenise(first, source, lowercase), tokenise(second, target, lowercase)) for first, second in pairs]
+    done: list[tuple[str, str] | None] = []
+    for first, second in pairs:
+        pair = tokenise(first, source, lowercase, rules), tokenise(second, target, lowercase, rules)
+        done.append(pair if cleaning is None or cleaning.keeps(*pair) else None)
+    return done

@@ -3,6 +3,7 @@
 import pytest
 
 from selfkd_fairseq.data import binarisation
+from selfkd_fairseq.data.datasets import MULTI30K
 from selfkd_fairseq.data.errors import PreparationError
 from selfkd_fairseq.data.kind import Work
 from selfkd_fairseq.data.translation.steps import binarise_text
@@ -21,7 +22,7 @@ def work(tmp_path):
     for split in SPLITS:
         for language in ("en", "de"):
             (folder / "bpe" / f"{split}.{language}").write_text(f"a b@@ {language}\n\nc\n")
-    return Work(folder, corpus.settings(), {}, 1, lambda line: None)
+    return Work(folder, corpus.settings(), {}, 1, lambda line: None, MULTI30K)
 
 
 def test_result(work, monkeypatch):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from selfkd_fairseq.data.translation.recipe import NORMALISED, Cleaning, Rules
 from selfkd_fairseq.data.translation.tokenisation import tokenise, tokenise_pairs
 
 
@@ -47,4 +48,34 @@ def test_a_result_is_one_line_of_words_with_single_spaces(sentence):
 
 def test_pairs_keep_their_order_and_their_language():
     pairs = [("L'eau", "The dog's"), ("", "One")]
-    assert tokenise_pairs(pairs, ("fr", "en"), True) == [("l&apos; eau", "the dog &apos;s"), ("", "one")]
+    assert tokenise_pairs(pairs, ("fr", "en"), True, NORMALISED) == [("l&apos; eau", "the dog &apos;s"), ("", "one")]
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence", "rules", "expected"),
+    [
+        # Each rule alone: what it does, and that nothing else is done.
+        ("en", "It’s a “T-shirt”", Rules(), "It ’ s a “ T-shirt ”"),
+        ("en", "It’s a T-shirt", Rules(straight_apostrophes=True), "It &apos;s a T-shirt"),
+        ("en", "It’s a “T-shirt”", Rules(normalise=True), "It &apos;s a &quot; T-shirt &quot;"),
+        ("en", "red-brown", Rules(split_hyphens=True), "red @-@ brown"),
+        ("ro", "Ţara Şi ţară, aşa", Rules(comma_below=True), "Țara Și țară , așa"),
+        ("en", "Şişli", Rules(comma_below=True), "Şişli"),
+        ("en", "a\u200bb\x07c\ue000d\u00ade é", Rules(only_printable=True), "a b c d e é"),
+        ("en", "It &apos;s  a T-shirt , “ so ”", Rules(tokenise=False), "It &apos;s a T-shirt , “ so ”"),
+    ],
+)
+def test_rules(language, sentence, rules, expected):
+    assert tokenise(sentence, language, False, rules) == expected
+
+
+def test_lower_case_last_unless_told_otherwise():
+    # "Nr." is an abbreviation of German for the tokeniser only with its capital.
+    assert tokenise("Nr. 5", "de", True, Rules()) == "nr. 5"
+    assert tokenise("Nr. 5", "de", True, Rules(lowercase_first=True)) == "nr . 5"
+
+
+def test_pairs_that_are_not_kept_leave_a_gap():
+    pairs = [("One two three.", "Eins."), ("One.", "Eins."), ("", "Eins.")]
+    done = tokenise_pairs(pairs, ("en", "de"), True, Rules(), Cleaning("tokens", longest=9, ratio=1.5))
+    assert done == [None, ("one .", "eins ."), None]

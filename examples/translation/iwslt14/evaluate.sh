@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Translate and evaluate the test set of IWSLT14: evaluate.sh PREPARED CHECKPOINT RESULTS [more fairseq-generate flags]
+#   PREPARED    the folder that selfkd-prepare made (it holds bin, tok and raw)
+#   CHECKPOINT  for example SAVE_DIR/checkpoint_best.pt
+#   RESULTS     folder to make: translations, scores, likelihood and calibration; selfkd-compare reads it
+# BLEU on lower-cased tokens, as published for this preparation, and case-insensitive BLEU of detokenised text against
+# the untokenised references, each with its sacreBLEU signature.
+set -euo pipefail
+search=(--beam 5 --lenpen 1)
+scores=(--lowercase --references PREPARED/raw/test.TARGET --tokenised-references PREPARED/tok/test.TARGET)
+source "$(dirname "${BASH_SOURCE[0]}")/../evaluate_common.sh"

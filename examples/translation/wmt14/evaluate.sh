@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Translate and evaluate newstest2014: evaluate.sh PREPARED CHECKPOINT RESULTS [more fairseq-generate flags]
+#   PREPARED    the folder that selfkd-prepare made (it holds bin, tok and raw)
+#   CHECKPOINT  for example SAVE_DIR/checkpoint_best.pt
+#   RESULTS     folder to make: translations, scores, likelihood and calibration; selfkd-compare reads it
+# Detokenised BLEU against the untokenised references, and lower-cased BLEU on tokens, each with its sacreBLEU
+# signature.
+set -euo pipefail
+search=(--beam 4 --lenpen 0.6)
+scores=(--references PREPARED/raw/test.TARGET --tokenised-references PREPARED/tok/test.TARGET)
+source "$(dirname "${BASH_SOURCE[0]}")/../evaluate_common.sh"

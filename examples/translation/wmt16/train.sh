@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Train on WMT16 English to Romanian (or the other way): train.sh SYSTEM DATA SAVE_DIR [more fairseq-train flags]
+#   SYSTEM    label_smoothing, or self_kd
+#   DATA      the folder `bin` that selfkd-prepare made
+#   SAVE_DIR  checkpoints and log; a run that was cut off goes on from its last checkpoint
+set -euo pipefail
+recipe=(
+    --arch transformer_selfkd_wmt_base --share-all-embeddings --dropout 0.3
+    --lr 5e-4 --max-tokens 4096 --update-freq 8 --max-epoch 60 --keep-last-epochs 10
+)
+source "$(dirname "${BASH_SOURCE[0]}")/../train_common.sh"

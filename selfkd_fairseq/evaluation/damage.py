@@ -1,0 +1,47 @@
+"""Damaged files: one message in place of the many exceptions of the libraries that read them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Iterator
+
+import torch
+
+from .errors import EvaluationError
+
+__all__ = ["one_message", "reason_in_one_line"]
+
+LONGEST_REASON = 200
+
+
+def reason_in_one_line(error: BaseException) -> str:
+    """The text of an exception, or its name if it has none, in one line that is not too long."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+
+
+@contextlib.contextmanager
+def one_message(beginning: str) -> Iterator[None]:
+    """Around calls of fairseq and torch on files that may be damaged or not fit together.
+
+    What they log meanwhile is dropped: it says the same at length.
+
+    Args:
+        beginning: of the message, with the names of the files; the reason follows.
+
+    Raises:
+        EvaluationError: in place of any other exception, but for those that say enough: of memory, and of a file that
+            cannot be opened (OSError with its name).
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    except (EvaluationError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise EvaluationError(f"{beginning}: {reason_in_one_line(error)}") from error
+    finally:
+        logging.disable(disabled)
