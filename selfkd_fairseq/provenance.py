@@ -90,16 +90,16 @@ def provenance(device: torch.device, data: Path | None = None, splits: Sequence[
         splits: of ``data``, see :func:`data_checksums`.
 
     Returns:
-        ``command`` (list), ``time`` (UTC, ISO 8601), ``commit``, ``versions``, ``device``, ``threads``, and with data
-        ``data`` (``path`` and ``sha256``).
+        ``command`` (list, the program by its name alone), ``time`` (UTC, ISO 8601), ``commit``, ``versions``, ``device``, ``threads``, and with data
+        ``data`` with ``sha256``.
     """
     result = {
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": versions(),
         **machine(device),
     }
     if data is not None:
-        result["data"] = {"path": str(data), "sha256": data_checksums(data, splits)}
+        result["data"] = {"sha256": data_checksums(data, splits)}
     return result
