@@ -23,5 +23,5 @@ exec fairseq-train "$data" --user-dir "$plugin" "${criterion[@]}" \
     --arch transformer_multi30k --share-all-embeddings --dropout 0.3 \
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 25 \
     --lr 0.005 --lr-scheduler inverse_sqrt --warmup-updates 1000 --warmup-init-lr 1e-7 \
-    --max-tokens 4096 --update-epoch-batch-itr True --max-epoch 15 --seed 1 \
+    --max-tokens 4096 --num-workers 0 --update-epoch-batch-itr True --max-epoch 15 --seed 1 \
     --save-dir "$save_dir" --keep-last-epochs 5 --log-format json --log-file "$save_dir/log.json" "$@"
