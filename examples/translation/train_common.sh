@@ -1,5 +1,5 @@
-# Sourced by the train.sh of a corpus, which sets `recipe`, the flags of fairseq-train that both systems share.
-# One recipe for both systems: only the criterion differs. Flags of the caller come last and win.
+# Sourced by the train.sh of a corpus, which sets `recipe`, flags of fairseq-train that win over those below, and may
+# set `skd_warmup_updates`. One recipe for both systems: only the criterion differs. Flags of the caller win over all.
 if [ $# -lt 3 ]; then
     sed -n '2,/^set /s/^# //p' "$0" >&2
     exit 2
@@ -10,11 +10,14 @@ plugin=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/selfkd_fairseq
 
 case $system in
     label_smoothing) criterion=(--criterion label_smoothed_cross_entropy --label-smoothing 0.1) ;;
-    self_kd) criterion=(--criterion self_kd --label-smoothing 0.1 --skd-alpha 0.5 --skd-warmup-updates 4000) ;;
+    self_kd)
+        criterion=(
+            --criterion self_kd --label-smoothing 0.1 --skd-alpha 0.5 --skd-warmup-updates "${skd_warmup_updates:-4000}"
+        ) ;;
     *) echo "train.sh: SYSTEM must be label_smoothing or self_kd, got '$system'" >&2; exit 2 ;;
 esac
 mkdir -p "$save_dir"
-exec fairseq-train "$data" --user-dir "$plugin" "${criterion[@]}" "${recipe[@]}" \
+exec fairseq-train "$data" --user-dir "$plugin" "${criterion[@]}" \
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 0 \
     --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 --update-epoch-batch-itr True --seed 1 \
-    --save-dir "$save_dir" --log-format json --log-file "$save_dir/log.json" "$@"
+    "${recipe[@]}" --save-dir "$save_dir" --log-format json --log-file "$save_dir/log.json" "$@"
