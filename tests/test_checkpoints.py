@@ -1,16 +1,24 @@
-"""Safe loading: the one global that fairseq checkpoints hold is allowed, everything else is refused."""
+"""Safe loading: the one global that fairseq checkpoints hold is allowed, everything else is refused.
+
+And safe writing: a copy that dies in the middle leaves the old checkpoint whole.
+"""
 
 import argparse
+import os
 import pickle
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
+from fairseq import file_io
+from fairseq.file_io import PathManager
 
 from selfkd_fairseq import checkpoints
+from tests.resume.processes import CONTEXT, kill_at_file_size
 
-pytestmark = pytest.mark.skipif(
+needs_safe_globals = pytest.mark.skipif(
     not hasattr(torch.serialization, "add_safe_globals"), reason="this torch has no list of safe globals"
 )
 
@@ -25,6 +33,7 @@ class Payload:
         return open, (str(self.path), "w")
 
 
+@needs_safe_globals
 def test_namespace_loads_in_a_fresh_process(tmp_path, root):
     torch.save({"args": argparse.Namespace(arch="transformer_multi30k", lr=[0.5])}, tmp_path / "checkpoint.pt")
     script = (
@@ -42,6 +51,7 @@ def test_namespace_loads_in_a_fresh_process(tmp_path, root):
     assert refused.returncode != 0 and "argparse.Namespace" in refused.stderr
 
 
+@needs_safe_globals
 @pytest.mark.parametrize("where", ["args", "extra_state", "model"])
 def test_a_planted_global_is_refused_and_not_run(tmp_path, where):
     harm = tmp_path / "harm"
@@ -51,6 +61,7 @@ def test_a_planted_global_is_refused_and_not_run(tmp_path, where):
     assert not harm.exists()
 
 
+@needs_safe_globals
 def test_fairseq_refuses_a_planted_checkpoint(tmp_path):
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
@@ -61,7 +72,81 @@ def test_fairseq_refuses_a_planted_checkpoint(tmp_path):
     assert not harm.exists()
 
 
+@needs_safe_globals
 def test_exactly_one_global_is_allowed():
     assert (argparse.Namespace,) == checkpoints.CHECKPOINT_GLOBALS
     ours = [g for g in torch.serialization.get_safe_globals() if getattr(g, "__module__", "") == "argparse"]
     assert ours == [argparse.Namespace]
+
+
+# --------------------------------------------------------------------------------------------------------- copies
+
+OLD, NEW = b"old" * 10_000, b"new!" * 50_000
+NO_SPACE = 7
+
+
+def _copy(name, folder, size):
+    """In a process of its own: copy; the system kills it after ``size`` bytes, or refuses more if that is negative."""
+    copies = {"ours": PathManager.copy, "fairseq": checkpoints._fairseq_copy}
+    kill_at_file_size(abs(size))
+    if size < 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        copies[name](str(folder / "new.pt"), str(folder / "checkpoint_last.pt"), overwrite=True)
+    except OSError:
+        os._exit(NO_SPACE)
+
+
+@pytest.fixture
+def copy_until(tmp_path):
+    """A call that copies over an old checkpoint in a process that cannot write it all: its exit status, the result."""
+    (tmp_path / "new.pt").write_bytes(NEW)
+    (tmp_path / "checkpoint_last.pt").write_bytes(OLD)
+
+    def copy(name, size):
+        process = CONTEXT.Process(target=_copy, args=(name, tmp_path, size))
+        process.start()
+        process.join(60)
+        return process.exitcode, (tmp_path / "checkpoint_last.pt").read_bytes()
+
+    return copy
+
+
+def test_a_process_killed_in_the_middle_of_a_copy_leaves_the_old_checkpoint_whole(copy_until, tmp_path):
+    assert copy_until("ours", len(NEW) // 2) == (-signal.SIGXFSZ, OLD)
+    # What it left is overwritten by the next copy, under the name that fairseq's own unfinished files have.
+    assert {path.name for path in tmp_path.iterdir()} == {"new.pt", "checkpoint_last.pt", "checkpoint_last.pt.tmp"}
+    assert copy_until("ours", 2 * len(NEW)) == (0, NEW)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.pt", "checkpoint_last.pt"}
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(copy_until, tmp_path):
+    assert copy_until("ours", -len(NEW) // 2) == (NO_SPACE, OLD)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.pt", "checkpoint_last.pt"}
+
+
+def test_fairseqs_own_copy_is_not_like_that(copy_until):
+    """If this fails, fairseq has been mended, and copy_whole can go."""
+    status, left = copy_until("fairseq", len(NEW) // 2)
+    assert status == -signal.SIGXFSZ and left == NEW[: len(NEW) // 2]
+
+
+def test_a_copy_that_must_not_overwrite_and_a_path_of_iopath_are_left_to_fairseq(monkeypatch, tmp_path):
+    class RemoteFiles:
+        _path_handlers = {"s3://": None}
+        copied = []
+
+        def copy(self, src_path, dst_path, overwrite):
+            self.copied.append((src_path, dst_path, overwrite))
+            return True
+
+    checkpoints.copy_checkpoints_whole()  # once more changes nothing
+    monkeypatch.setattr(file_io, "IOPathManager", RemoteFiles())
+    source, destination = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
+    (tmp_path / "a.pt").write_bytes(NEW)
+    calls = [(source, "s3://b.pt", True), ("s3://a.pt", destination, True), (source, destination, False)]
+    for call in calls:
+        assert PathManager.copy(*call)
+    assert RemoteFiles.copied == calls and not (tmp_path / "b.pt").exists()
+    assert PathManager.copy(source, destination, overwrite=True)
+    assert RemoteFiles.copied == calls and (tmp_path / "b.pt").read_bytes() == NEW

@@ -19,7 +19,7 @@ from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_l
 from ..core.supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
 from .output_embedding import can_give_features, features_instead_of_logits, find_output_embedding
 from .support_state import SupportState
-from .update_number import pass_update_number_to_criterion
+from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
 
 __all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
 
@@ -113,6 +113,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         self.support_state = SupportState(self.options, self.excluded, cfg.skd_refresh_updates, cfg.seed)
         self._set_alpha(0)
         pass_update_number_to_criterion(task)
+        refuse_unsupported_models(task)
 
     @classmethod
     def build_criterion(cls, cfg: SelfKDCriterionConfig, task):

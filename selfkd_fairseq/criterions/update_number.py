@@ -7,9 +7,9 @@ taken where fairseq itself hands it over: the task's ``train_step`` is wrapped, 
 
 import functools
 
-from .output_embedding import UnsupportedModelError
+from .output_embedding import UnsupportedModelError, find_output_embedding
 
-__all__ = ["pass_update_number_to_criterion"]
+__all__ = ["pass_update_number_to_criterion", "refuse_unsupported_models"]
 
 
 def pass_update_number_to_criterion(task) -> None:
@@ -37,3 +37,28 @@ def pass_update_number_to_criterion(task) -> None:
 
     train_step_with_update_number.passes_update_number = True
     task.train_step = train_step_with_update_number
+
+
+def refuse_unsupported_models(task) -> None:
+    """Make ``task.begin_epoch`` end the program, with the one line of :class:`UnsupportedModelError`.
+
+    In mid-epoch it would be too late: fairseq's reading thread runs then, and a program that ends beside it may end
+    in an abort instead. Calling this again for the same task changes nothing.
+
+    Args:
+        task: a fairseq task, the one that the trainer will use.
+    """
+    begin_epoch = task.begin_epoch
+    if getattr(begin_epoch, "refuses_unsupported_models", False):
+        return
+
+    @functools.wraps(begin_epoch)
+    def begin_epoch_of_supported_model(epoch, model, *args, **kwargs):
+        try:
+            find_output_embedding(model)
+        except UnsupportedModelError as error:
+            raise SystemExit(str(error)) from None
+        return begin_epoch(epoch, model, *args, **kwargs)
+
+    begin_epoch_of_supported_model.refuses_unsupported_models = True
+    task.begin_epoch = begin_epoch_of_supported_model

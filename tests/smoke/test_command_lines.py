@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.fairseq_setup import ROOT, TINY_LSTM_LM, TINY_TRANSFORMER, run
+from tests.resume.trainings import assert_same_checkpoint
 
 TRAIN = [
     "--user-dir", "selfkd_fairseq", "--criterion", "self_kd", "--cpu", "--seed", "3", "--max-tokens", "150",
@@ -75,16 +76,12 @@ def test_tensorboard_gets_the_values(straight):
 
 
 def test_resume_is_exact(straight, tiny_translation, tmp_path):
+    """With the true command; tests/resume has every support, the LSTM, further epochs and kills."""
     folder, flags = straight
     split = tmp_path / "run"
     train(tiny_translation, split, *flags, "--max-update", "20")
     train(tiny_translation, split, *flags, "--max-update", "40")
-    a, b = (torch.load(f / "checkpoint_last.pt", weights_only=False) for f in (folder, split))
-    assert a["model"].keys() == b["model"].keys()
-    assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
-    for index, state in a["last_optimizer_state"]["state"].items():
-        for key in ("exp_avg", "exp_avg_sq"):
-            assert torch.equal(state[key], b["last_optimizer_state"]["state"][index][key])
+    assert_same_checkpoint(folder, split)
     assert [r["loss"] for r in train_log(folder)] == [r["loss"] for r in train_log(split)]
     assert [r["alpha"] for r in train_log(folder)] == [r["alpha"] for r in train_log(split)]
 
@@ -131,14 +128,15 @@ def test_language_model_trains_and_evaluates(tiny_language_model, tmp_path):
     assert "Perplexity" in evaluated.stderr + evaluated.stdout
 
 
-def test_hydra_trains_from_the_example_config(tiny_translation, tmp_path):
-    config = ["--config-dir", "examples/translation/multi30k/config", "--config-name", "self_kd"]
+def test_hydra_trains_from_the_example_config(tiny_translation, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # hydra imports the callback before fairseq reads the user dir
+    config = ["--config-dir", "examples/translation/multi30k/config", "--config-name", "multi30k"]
     overrides = [
-        f"task.data={tiny_translation}", "task.source_lang=src", "task.target_lang=tgt", "common.cpu=true",
+        f"task.data={tiny_translation}", "common.cpu=true",
         "optimization.max_epoch=1", f"hydra.run.dir={tmp_path}/run", "common.log_interval=1",
     ]  # fmt: skip
     run("fairseq-hydra-train", *config, *overrides)
-    state = torch.load(tmp_path / "run" / "checkpoints" / "checkpoint_best.pt", weights_only=False)
+    state = torch.load(tmp_path / "run" / "checkpoints" / "checkpoint_best.pt", weights_only=True)
     assert state["cfg"]["criterion"]["_name"] == "self_kd"
     assert state["model"]["decoder.output_projection.weight"].shape == (64, 128)
     bad = run("fairseq-hydra-train", *config, *overrides, "criterion.skd_alpha=7", check=False)

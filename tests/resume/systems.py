@@ -1,0 +1,24 @@
+"""The two kinds of model that the tests of this folder train, with dropout and a rising alpha."""
+
+from tests.fairseq_setup import TINY_TRANSFORMER
+from tests.language_model import TASK, TINY_ZAREMBA
+
+COMMON = [
+    "--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "12",
+    "--report-accuracy", "--dropout", "0.2", "--cpu", "--seed", "3", "--update-freq", "2", "--num-workers", "0",
+    # The batches of an epoch are made from the seed and that epoch, not from the epoch in which a process started.
+    "--update-epoch-batch-itr", "True",
+    "--no-epoch-checkpoints", "--no-progress-bar", "--log-format", "json", "--log-interval", "1",
+]  # fmt: skip
+SYSTEMS = {
+    "transformer": [
+        *TINY_TRANSFORMER, *COMMON, "--share-all-embeddings", "--max-tokens", "150", "--optimizer", "adam", "--lr",
+        "0.005", "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "10", "--clip-norm", "1",
+    ],
+    "lstm": [
+        *TASK, *TINY_ZAREMBA, *COMMON, "--optimizer", "sgd", "--lr", "1", "--lr-scheduler", "fixed", "--clip-norm",
+        "0.25",
+    ],
+}  # fmt: skip
+UPDATES_PER_EPOCH = {"transformer": 7, "lstm": 15}
+DATA = {"transformer": "tiny_translation", "lstm": "tiny_language_model"}

@@ -1,0 +1,74 @@
+"""kill -9 at any moment: the next start finds whole checkpoints, and the training ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from tests.resume.processes import KillAtFileEvent, KillInCopy, Run
+from tests.resume.systems import DATA, SYSTEMS
+from tests.resume.trainings import assert_same_checkpoint, checkpoint, logged, updates_done
+
+LONG = os.environ.get("SELFKD_LONG_TESTS") == "1"
+KILLS = 10 if LONG else 3
+SEED = 11
+# Enough updates for that many kills. By epochs and not by --max-update: after a kill between its last checkpoint and
+# its end, fairseq would make one update more than that.
+EPOCHS = {"transformer": 9, "lstm": 4} if LONG else {"transformer": 4, "lstm": 2}
+SAVES = ("--save-interval-updates", 2, "--keep-interval-updates", 1)
+
+
+def lines(path):
+    """The number of lines of a file; 0 if there is none."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_in_copy(run, rng):
+    """The system kills it when half of checkpoint_last.pt is copied."""
+    return run.start(hook=KillInCopy(run.folder, rng.randint(1, 4)))
+
+
+def kill_among_files(run, rng):
+    """It kills itself at the opening, renaming or removing of a file: most of these are of checkpoint writing."""
+    return run.start(hook=KillAtFileEvent(run.folder, rng.randint(1, 40)))
+
+
+def kill_soon(run, rng):
+    """It is killed from outside at a random moment after it has logged something."""
+    records = lines(run.log) + rng.randint(1, 6)
+    process = run.start()
+    while process.is_alive() and lines(run.log) < records:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.05))
+    process.kill()
+    return process
+
+
+WAYS = (kill_in_copy, kill_soon, kill_among_files)
+
+
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(system, request, tmp_path):
+    rng = random.Random(SEED)
+    data, flags = request.getfixturevalue(DATA[system]), (*SYSTEMS[system], *SAVES, "--max-epoch", EPOCHS[system])
+    straight, killed = Run(data, tmp_path / "straight", flags), Run(data, tmp_path / "killed", flags)
+    straight.finish(straight.start())
+    for number in range(KILLS):
+        way = WAYS[number % len(WAYS)]
+        process = way(killed, rng)
+        process.join(240)
+        assert process.exitcode in (-signal.SIGKILL, -signal.SIGXFSZ), killed.printed()
+        whole = {path.name: updates_done(checkpoint(killed.folder, path.name)) for path in killed.folder.glob("*.pt")}
+        print(f"kill {number + 1}, {way.__name__}: checkpoints after updates {whole}")
+        # What a kill leaves behind has the name of a checkpoint that is written again, so it does not pile up.
+        assert len(list(killed.folder.glob("*.tmp"))) <= 2
+    killed.finish(killed.start())
+
+    assert {path.name for path in killed.folder.iterdir()} == {path.name for path in straight.folder.iterdir()}
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt"):
+        assert_same_checkpoint(straight.folder, killed.folder, name)
+    assert logged(killed.log) == logged(straight.log)
+    updates = sorted(update for kind, update in logged(killed.log) if kind == "update")
+    assert updates == list(range(1, updates_done(checkpoint(killed.folder)) + 1))
