@@ -13,6 +13,7 @@ newer), so that besides the result a small part of one model is held, whatever t
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -152,7 +153,7 @@ class _File:
         except Exception as error:  # the readers of a damaged file raise errors of many kinds
             if isinstance(error, OSError) and error.filename:  # the file itself cannot be opened
                 raise
-            raise AverageError(f"{self.path} {_why_not_loaded(error)}") from error
+            raise AverageError(f"{self.path} {why_not_loaded(error)}") from error
         model = state.get("model") if isinstance(state, dict) else None
         if not isinstance(model, dict) or not model or not all(isinstance(x, Tensor) for x in model.values()):
             raise AverageError(f"{self.path} is not a fairseq checkpoint: it holds no model")
@@ -161,21 +162,40 @@ class _File:
         return state
 
     def check(self) -> None:
-        """Read the whole file and compare its checksums; torch does not."""
-        if self.stamp[2] == 0:
-            raise AverageError(f"{self.path} is empty")
-        if not zipfile.is_zipfile(self.path):
-            return  # a file of torch before 1.6, which has no checksums, or something else: load() tells
+        """Raise AverageError if the file is damaged."""
+        damage = find_damage(self.path)
+        if damage is not None:
+            raise AverageError(f"{self.path} {damage}")
+
+
+def find_damage(path: Path) -> str | None:
+    """Read a whole checkpoint and compare its checksums; torch does not.
+
+    Returns:
+        What is wrong, to be put behind the file's name. None if nothing is, or if the file has no checksums, as those
+        of torch before 1.6: whether it is a checkpoint, torch.load tells.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        if not file.read(1):
+            return "is empty"
+        if not zipfile.is_zipfile(file):
+            return None
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
-        except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError) as error:
-            raise AverageError(f"{self.path} is damaged") from error
-        if damaged is not None:
-            raise AverageError(f"{self.path} is damaged: {damaged} does not have its checksum")
+        # ValueError and RuntimeError: offsets outside of the file, entries that claim to be encrypted
+        except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, RuntimeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
+            return "is damaged"
+    return None if damaged is None else f"is damaged: {damaged} does not have its checksum"
 
 
-def _why_not_loaded(error: Exception) -> str:
+def why_not_loaded(error: BaseException) -> str:
+    """Of an exception of torch.load: what is wrong with the file, to be put behind its name."""
     refused = re.search(r"GLOBAL ([\w.]+)", str(error))
     return f"holds {refused[1]}, which safe loading refuses" if refused else "is damaged, or not a checkpoint"
 
@@ -205,8 +225,7 @@ def _inspect(files: list[_File]) -> tuple[_File, dict[str, str], list[int]]:
     for file in files:
         file.check()
         state = file.load()
-        history = state.get("optimizer_history") or [{}]
-        updates.append(int(history[-1].get("num_updates", 0)))
+        updates.append(_num_updates(state, file.path))
         model = state["model"]
         if first:
             _compare(first, files[0].path, model, file.path)
@@ -217,6 +236,18 @@ def _inspect(files: list[_File]) -> tuple[_File, dict[str, str], list[int]]:
         owners = {key: seen.setdefault((owners[key], places[key]), key) for key in first}
     newest = max(range(len(files)), key=lambda index: (updates[index], index))
     return files[newest], owners, updates
+
+
+def _num_updates(state: dict[str, Any], path: Path) -> int:
+    """Of the training; 0 where the checkpoint does not say it."""
+    history = state.get("optimizer_history")
+    if history is None or history == []:
+        return 0
+    last = history[-1] if isinstance(history, list) else None
+    updates = last.get("num_updates", 0) if isinstance(last, dict) else None
+    if not isinstance(updates, int):
+        raise AverageError(f"{path} is not a fairseq checkpoint: its optimizer_history holds no number of updates")
+    return updates
 
 
 def _places(model: Model) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Settings of a checkpoint that fairseq would run as Python.
 
-torch's safe mode keeps the pickle of a checkpoint from running code, but some settings of fairseq's models and tasks are
-texts that go through ``eval`` when a model is built from its checkpoint: ``adaptive_softmax_cutoff`` of a Transformer,
-``decoder_attention`` of an LSTM, and more. What fairseq-train writes there are literals. A text that calls a function
-can do anything.
+torch's safe mode keeps the pickle of a checkpoint from running code, but some settings of fairseq's models and tasks
+are texts that go through ``eval`` when a model is built from its checkpoint: ``adaptive_softmax_cutoff`` of a
+Transformer, ``decoder_attention`` of an LSTM, and more. What fairseq-train writes there are literals. A text
+that calls a function can do anything.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Sequence
 
 from selfkd_fairseq.checkpoint_average import AverageError, average_checkpoints, last_checkpoints, save_checkpoint
-from selfkd_fairseq.cli.command import OneLineParser, run_command
+from selfkd_fairseq.cli.command import OneLineParser, count, run_command
 
 PROGRAM = "selfkd-average-checkpoints"
 
@@ -40,12 +40,6 @@ examples:
   selfkd-average-checkpoints a/checkpoint_best.pt a/checkpoint_last.pt --output average.pt"""
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {text!r}")
-    return int(text)
-
-
 def make_parser() -> OneLineParser:
     """The options of the command."""
     parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
@@ -58,10 +52,10 @@ def make_parser() -> OneLineParser:
     )
     parser.add_argument("--output", required=True, type=Path, help="the file to make")
     last = parser.add_mutually_exclusive_group()
-    last.add_argument("--last-epochs", type=_count, metavar="N", help="the last N files checkpointEPOCH.pt")
-    last.add_argument("--last-updates", type=_count, metavar="N", help="the last N files checkpoint_EPOCH_UPDATE.pt")
+    last.add_argument("--last-epochs", type=count, metavar="N", help="the last N files checkpointEPOCH.pt")
+    last.add_argument("--last-updates", type=count, metavar="N", help="the last N files checkpoint_EPOCH_UPDATE.pt")
     parser.add_argument(
-        "--upper-bound", type=_count, metavar="N", help="with --last-...: none after epoch, or update, N (default: all)"
+        "--upper-bound", type=count, metavar="N", help="with --last-...: none after epoch, or update, N (default: all)"
     )
     return parser
 

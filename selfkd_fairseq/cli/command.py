@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -34,11 +35,25 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with status 2 and one line, instead of the usage and then the line."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {_in_one_line(message)} (see {self.prog} --help)\n")
 
     def report(self, line: str) -> None:
         """Print a message for the user on stderr."""
-        print(f"{self.prog}: {line}", file=sys.stderr, flush=True)
+        print(f"{self.prog}: {_in_one_line(line)}", file=sys.stderr, flush=True)
+
+
+def count(text: str) -> int:
+    """Type of an option that takes a number of things: from 1 to 999,999,999, which fits the integers of fairseq."""
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:20]):
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {text!r}")
+    if len(text) > 9:
+        raise argparse.ArgumentTypeError(f"a whole number of at most 9 digits is needed, got {text[:20]}...")
+    return int(text)
+
+
+def _in_one_line(message: str) -> str:
+    """A message without line ends and other control characters: names and texts of hostile files are quoted in it."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", message)
 
 
 @contextlib.contextmanager
@@ -112,5 +127,5 @@ def run_command(
         message = out_of_memory
     except mendable as error:
         message = str(error)
-    parser.report("error: " + " ".join(message.split("\n")))
+    parser.report(f"error: {message}")
     return 1

@@ -10,9 +10,10 @@ from typing import Any, Sequence
 import torch
 from tqdm import tqdm
 
-from selfkd_fairseq.cli.command import OneLineParser, run_command, write_results
+from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_results
 from selfkd_fairseq.data.raw_text import sha256_of
 from selfkd_fairseq.evaluation.calibration import BINS, calibrate
+from selfkd_fairseq.evaluation.damage import one_message
 from selfkd_fairseq.evaluation.errors import EvaluationError
 from selfkd_fairseq.evaluation.evaluation_record import FORMAT, as_json, measurements, training_settings
 from selfkd_fairseq.evaluation.reliability_diagram import draw_reliability_diagram
@@ -54,12 +55,6 @@ example:
   selfkd-evaluate data-bin/multi30k.en-de/bin --path RUN/checkpoints/checkpoint_best.pt --results-path RUN/results"""
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {text!r}")
-    return int(text)
-
-
 def make_parser() -> OneLineParser:
     """The options of the command, under fairseq's names."""
     parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
@@ -69,9 +64,9 @@ def make_parser() -> OneLineParser:
     parser.add_argument("--results-path", required=True, type=Path, metavar="RESULTS", help="folder for the results")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--max-tokens", type=_count, metavar="N", help=f"most tokens in a batch (default: {DEFAULT_MAX_TOKENS})"
+        "--max-tokens", type=count, metavar="N", help=f"most tokens in a batch (default: {DEFAULT_MAX_TOKENS})"
     )
-    size.add_argument("--batch-size", type=_count, metavar="N", help="instead: most sentences in a batch")
+    size.add_argument("--batch-size", type=count, metavar="N", help="instead: most sentences in a batch")
     parser.add_argument("--cpu", action="store_true", help="use no GPU")
     return parser
 
@@ -94,9 +89,13 @@ def evaluate(trained: TrainedModel, options: argparse.Namespace, device: torch.d
     name, max_tokens = options.gen_subset, options.max_tokens
     if max_tokens is None and options.batch_size is None:
         max_tokens = DEFAULT_MAX_TOKENS
+    with one_message(f"{options.path} does not have the settings of a checkpoint of fairseq-train"):
+        training = training_settings(trained)
+        as_json(training)  # as at the end, after all the work
     split = read_split(trained, options.data, name, max_tokens, options.batch_size)
     progress = tqdm(split.batches, desc=name, leave=False, disable=None)  # None: shown on a terminal alone
-    scores = score_tokens(trained.model, progress, trained.task.target_dictionary.pad())
+    with one_message(f"{options.path} cannot score {name} of {options.data}"):
+        scores = score_tokens(trained.model, progress, trained.task.target_dictionary.pad())
     calibration = calibrate(scores.confidence, scores.correct)
     record = {
         "format": FORMAT,
@@ -108,7 +107,7 @@ def evaluate(trained: TrainedModel, options: argparse.Namespace, device: torch.d
             "epoch": trained.epoch,
             "num_updates": trained.num_updates,
         },
-        "training": training_settings(trained),
+        "training": training,
         "provenance": provenance(device, options.data, [name]),
     }
     error = calibration.expected_calibration_error

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from selfkd_fairseq.cli.command import OneLineParser, run_command, write_results
+from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_results
 from selfkd_fairseq.core import TEMPERATURE_SCALES, SoftTargetOptions
 from selfkd_fairseq.core.soft_targets import effective_temperature, rms_distance
 from selfkd_fairseq.evaluation.errors import EvaluationError
@@ -47,12 +47,6 @@ examples:
       --count 5 --output neighbours"""
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {text!r}")
-    return int(text)
-
-
 def make_parser() -> OneLineParser:
     """The options of the command."""
     parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
@@ -61,8 +55,8 @@ def make_parser() -> OneLineParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--words", nargs="+", metavar="WORD", help="the words to look at")
-    chosen.add_argument("--most-frequent", type=_count, default=20, metavar="N", help="or the N most frequent (20)")
-    parser.add_argument("--count", type=_count, default=8, metavar="N", help="neighbours of each word (%(default)s)")
+    chosen.add_argument("--most-frequent", type=count, default=20, metavar="N", help="or the N most frequent (20)")
+    parser.add_argument("--count", type=count, default=8, metavar="N", help="neighbours of each word (%(default)s)")
     parser.add_argument("--skd-temperature", type=float, metavar="T", help="temperature of the soft targets")
     parser.add_argument("--skd-temperature-scale", choices=TEMPERATURE_SCALES, help="unit of the temperature")
     parser.add_argument("--skd-min-target-prob", type=float, metavar="P", help="floor of the word's own probability")

@@ -23,7 +23,7 @@ from .reference_loss import SelfKDLoss, Statistics
 from .soft_targets import effective_temperature, sparse_soft_targets
 from .supports import SoftTargetOptions, at_least_float32, make_support, support_words
 
-__all__ = ["fused_self_kd_loss"]
+__all__ = ["autocast_dtype", "fused_self_kd_loss"]
 
 # Measured on 2 cores: fewer tokens starve the matrix products, more leave the cache. A GPU wants larger products.
 CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 256 << 20}
@@ -277,7 +277,7 @@ def fused_self_kd_loss(
     embedding = weight.detach()
     if not torch.is_grad_enabled():  # autograd would still say that a parameter needs its gradient
         features, weight, bias = features.detach(), embedding, None if bias is None else bias.detach()
-    low_precision = _autocast_dtype(features.device.type)
+    low_precision = autocast_dtype(features.device.type)
     if low_precision is not None and features.dtype != torch.float64:
         features, weight = features.to(low_precision), weight.to(low_precision)
         bias = None if bias is None else bias.to(low_precision)
@@ -294,7 +294,7 @@ def fused_self_kd_loss(
     return SelfKDLoss(loss, ce_loss, nll_loss, skd_loss, Statistics(*statistics))
 
 
-def _autocast_dtype(device: str) -> Optional[torch.dtype]:
+def autocast_dtype(device: str) -> Optional[torch.dtype]:
     """The dtype that autocast would take for a matrix product on this device, None where it is off."""
     if hasattr(torch, "get_autocast_dtype"):  # torch 2.4 and later
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

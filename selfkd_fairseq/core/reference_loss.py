@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from .soft_targets import SoftTargets, soft_targets
-from .supports import SoftTargetOptions, at_least_float32, words_in_vocabulary
+from .supports import (
+    SoftTargetOptions,
+    at_least_float32,
+    check_floating,
+    check_ignore_index,
+    check_neighbours,
+    check_word_ids,
+    words_in_vocabulary,
+)
 
 __all__ = ["SelfKDLoss", "Statistics", "check_loss_weights", "self_kd_loss_from_logits"]
 
@@ -83,6 +91,9 @@ def _check_shapes(logits: Tensor, weight: Tensor, target: Tensor) -> None:
         raise ValueError(
             f"weight must be (V, d) with the V of logits, got {tuple(weight.shape)} and logits {tuple(logits.shape)}"
         )
+    if target.dtype != torch.long:
+        raise ValueError(f"target must be int64 word ids, got {target.dtype}")
+    check_floating(logits=logits, weight=weight)
 
 
 def self_kd_loss_from_logits(
@@ -119,18 +130,21 @@ def self_kd_loss_from_logits(
         :class:`SelfKDLoss`, in nats.
 
     Raises:
-        ValueError: shapes do not fit together, or an argument is out of its range.
+        ValueError: shapes do not fit together, or an argument is out of its range or of another dtype.
     """
     _check_shapes(logits, weight, target)
     check_loss_weights(alpha, label_smoothing)
     options.check(vocabulary_size=logits.size(1))
     if reduction not in ("sum", "none"):
         raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")
+    check_neighbours(neighbours, logits.size(1), options.support_size)
+    check_ignore_index(ignore_index)
     not_ignored = None
     excluded = words_in_vocabulary([*excluded, ignore_index], logits.size(1))
     if ignore_index is not None:
         not_ignored = target != ignore_index
         logits, target = logits[not_ignored], target[not_ignored]
+    check_word_ids("target", target, logits.size(1))
 
     lprobs = torch.log_softmax(logits, dim=1, dtype=at_least_float32(logits.dtype))
     nll_loss = -lprobs.gather(1, target.unsqueeze(1)).squeeze(1)

@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .fused_linear_loss import fused_self_kd_loss
+from .fused_linear_loss import autocast_dtype, fused_self_kd_loss
 from .reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
-from .supports import SoftTargetOptions, words_in_vocabulary
+from .supports import (
+    SoftTargetOptions,
+    check_floating,
+    check_ignore_index,
+    check_neighbours,
+    check_word_ids,
+    words_in_vocabulary,
+)
 
 __all__ = ["IMPLEMENTATIONS", "check_implementation", "self_kd_loss"]
 
@@ -26,6 +33,8 @@ def _check_tensors(features: Tensor, weight: Tensor, bias: Optional[Tensor], tar
         raise ValueError(
             f"features must be (N, d) and weight (V, d), got {tuple(features.shape)} and {tuple(weight.shape)}"
         )
+    if features.size(1) == 0:
+        raise ValueError(f"features must be (N, d) with d of at least 1, got {tuple(features.shape)}")
     if target.shape != features.shape[:1]:
         raise ValueError(
             f"target must be (N,) with the N of features, got {tuple(target.shape)} and features "
@@ -35,16 +44,13 @@ def _check_tensors(features: Tensor, weight: Tensor, bias: Optional[Tensor], tar
         raise ValueError(
             f"bias must be (V,) with the V of weight, got {tuple(bias.shape)} and weight {tuple(weight.shape)}"
         )
-    if target.dtype != torch.long:
+    if target.dtype != torch.long:  # before a float is compared with the id of the padding
         raise ValueError(f"target must be int64 word ids, got {target.dtype}")
-
-
-def _check_range(name: str, words: Tensor, vocabulary: int) -> None:
-    # Reading numbers back would make a GPU wait; there an index out of range stops the kernel anyway.
-    if words.device.type == "cpu" and words.numel() > 0:
-        low, high = int(words.min()), int(words.max())
-        if low < 0 or high >= vocabulary:
-            raise ValueError(f"{name} must be in [0, {vocabulary}), got {low if low < 0 else high}")
+    check_floating(features=features, weight=weight, bias=bias)
+    dtypes = {x.dtype for x in (features, weight, bias) if x is not None}
+    # Autocast brings all to one dtype, but for float64.
+    if len(dtypes) > 1 and (torch.float64 in dtypes or autocast_dtype(features.device.type) is None):
+        raise ValueError(f"features, weight and bias must be of one dtype, got {', '.join(sorted(map(str, dtypes)))}")
 
 
 def self_kd_loss(
@@ -97,7 +103,8 @@ def self_kd_loss(
         :class:`SelfKDLoss`: sums in nats over the tokens that are not ignored, float32 or better, and statistics.
 
     Raises:
-        ValueError: an argument is out of its range or shapes do not fit; the message names it and what is allowed.
+        ValueError: an argument is out of its range or of another dtype, or shapes do not fit; the message names it and
+            what is allowed.
     """
     _check_tensors(features, weight, bias, target)
     check_loss_weights(alpha, label_smoothing)
@@ -107,17 +114,14 @@ def self_kd_loss(
     vocabulary = weight.size(0)
     options = SoftTargetOptions(support, support_size, temperature, temperature_scale, min_target_prob)
     options.check(vocabulary_size=vocabulary)
-    if neighbours is not None and (neighbours.shape != (vocabulary, support_size) or neighbours.dtype != torch.long):
-        raise ValueError(
-            f"neighbours must be int64 (V, support_size) = {(vocabulary, support_size)}, got {neighbours.dtype} "
-            f"{tuple(neighbours.shape)}"
-        )
+    check_neighbours(neighbours, vocabulary, support_size)
+    check_ignore_index(ignore_index)
     excluded = words_in_vocabulary([*excluded, ignore_index], vocabulary)
     if ignore_index is not None:
         kept = (target != ignore_index).nonzero().squeeze(1)
         if kept.numel() < target.numel():
             features, target = features.index_select(0, kept), target.index_select(0, kept)
-    _check_range("target", target, vocabulary)
+    check_word_ids("target", target, vocabulary)
     if implementation == "fused":
         return fused_self_kd_loss(
             features, weight, bias, target, alpha=alpha, options=options, label_smoothing=label_smoothing,

@@ -65,12 +65,15 @@ def rms_distance(weight: Tensor) -> Tensor:
 def effective_temperature(weight: Tensor, options: SoftTargetOptions) -> Tensor:
     """tau' of the soft targets: () float32 or better; no gradient flows.
 
-    It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN.
+    It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN, and
+    within the range of the dtype.
     """
     dtype = at_least_float32(weight.dtype)
+    limits = torch.finfo(dtype)
+    temperature = min(max(options.temperature, limits.tiny), limits.max)
     if options.temperature_scale == "absolute":
-        return torch.full((), options.temperature, dtype=dtype, device=weight.device)
-    return (options.temperature * rms_distance(weight)).clamp_min(torch.finfo(dtype).tiny)
+        return torch.full((), temperature, dtype=dtype, device=weight.device)
+    return (temperature * rms_distance(weight)).clamp(limits.tiny, limits.max)
 
 
 def support_probabilities(distances: Tensor, valid: Tensor, temperature: Tensor, min_target_prob: float) -> Tensor:

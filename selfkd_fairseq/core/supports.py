@@ -20,6 +20,10 @@ __all__ = [
     "Support",
     "at_least_float32",
     "centred",
+    "check_floating",
+    "check_ignore_index",
+    "check_neighbours",
+    "check_word_ids",
     "make_support",
     "nearest_words",
     "predicted_words",
@@ -97,6 +101,42 @@ def centred(weight: Tensor) -> Tensor:
 def words_in_vocabulary(words: Sequence[Optional[int]], vocabulary_size: int) -> Tuple[int, ...]:
     """Each of ``words`` once, in order, without None and ids such as -100 that name no word of the vocabulary."""
     return tuple(sorted({word for word in words if word is not None and 0 <= word < vocabulary_size}))
+
+
+def check_word_ids(name: str, words: Tensor, vocabulary_size: int) -> None:
+    """Raise ValueError, with the name of the argument, unless it is int64 and, on the CPU, in [0, V)."""
+    if words.dtype != torch.long:
+        raise ValueError(f"{name} must be int64 word ids, got {words.dtype}")
+    # Reading numbers back would make a GPU wait; there an index out of range stops the kernel anyway.
+    if words.device.type == "cpu" and words.numel() > 0:
+        low, high = int(words.min()), int(words.max())
+        if low < 0 or high >= vocabulary_size:
+            raise ValueError(f"{name} must be in [0, {vocabulary_size}), got {low if low < 0 else high}")
+
+
+def check_neighbours(neighbours: Optional[Tensor], vocabulary_size: int, support_size: int) -> None:
+    """Raise ValueError unless cached neighbours, if there are any, are (V, n) word ids."""
+    if neighbours is None:
+        return
+    if neighbours.shape != (vocabulary_size, support_size) or neighbours.dtype != torch.long:
+        raise ValueError(
+            f"neighbours must be int64 (V, support_size) = {(vocabulary_size, support_size)}, got {neighbours.dtype} "
+            f"{tuple(neighbours.shape)}"
+        )
+    check_word_ids("neighbours", neighbours, vocabulary_size)
+
+
+def check_floating(**tensors: Optional[Tensor]) -> None:
+    """Raise ValueError, with the name of the argument, unless each tensor is of a floating-point dtype."""
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+
+
+def check_ignore_index(ignore_index: Optional[int]) -> None:
+    """Raise ValueError unless it can be compared with int64 word ids."""
+    if ignore_index is not None and not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index must be an int64 number, got {ignore_index}")
 
 
 def make_support(target: Tensor, words: Tensor, excluded: Sequence[int]) -> Support:

@@ -18,6 +18,7 @@ from .errors import PreparationError
 
 _TAR_ENDS = (".tgz", ".tar.gz")
 _BLOCK = 1 << 20
+_LARGEST_MEMBER = 1 << 40
 # What the readers make of damaged, cut, encrypted or otherwise odd archives.
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError,
@@ -57,11 +58,24 @@ def _open_zip_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
             yield io.BufferedReader(cast(Any, stream), _BLOCK)
 
 
+def _members(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar archive.
+
+    Raises:
+        PreparationError: a member is said to be larger than any corpus: tarfile would skip so many bytes one block
+            after the other, there or not.
+    """
+    for entry in file:
+        if entry.size > _LARGEST_MEMBER:
+            raise PreparationError(f"{archive}: damaged tar archive (a member of {entry.size} bytes)")
+        yield entry
+
+
 @contextlib.contextmanager
 def _open_tar_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
     # As a stream ("r|") nothing is sought, and a link stays a link: tarfile would have to look for its target.
     with gzip.open(archive, "rb") as packed, tarfile.open(fileobj=packed, mode="r|", bufsize=_BLOCK) as file:
-        for entry in file:
+        for entry in _members(archive, file):
             if entry.isfile() and _plain(entry.name) == member:
                 yield io.BufferedReader(cast(Any, file.extractfile(entry)), _BLOCK)
                 return
@@ -127,7 +141,7 @@ def check_archive(archive: Path) -> None:
             return
         with gzip.open(archive, "rb") as packed:
             with tarfile.open(fileobj=packed, mode="r|", bufsize=_BLOCK) as tar:
-                for entry in tar:
+                for entry in _members(archive, tar):
                     _refuse_way_out(archive, entry.name, entry.linkname if entry.islnk() or entry.issym() else "")
             while packed.read(_BLOCK):  # gzip compares its checksum with the last byte, and tar may end before
                 pass

@@ -20,6 +20,7 @@ __all__ = ["check_binarised"]
 # magic, version, code of the tokens' dtype, number of sentences; then a length and an offset in bytes of each sentence
 _HEADER = struct.Struct("<9sQBQ")
 _MAGIC = b"MMIDIDX\x00\x00"
+_DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}  # code -> integers
 
 
 def check_binarised(prefix: Path, dictionary: Any) -> None:
@@ -63,9 +64,8 @@ def _read_index(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray, np.
     if len(content) < _HEADER.size or not content.startswith(_MAGIC):
         raise EvaluationError(f"{path} is damaged, or no index of binarised data")
     _, version, code, count = _HEADER.unpack_from(content)
-    dtype = np.dtype(indexed_dataset._code_to_dtype.get(code, np.float64))
-    if version != 1 or dtype.kind not in "iu" or len(content) != _HEADER.size + 12 * count or count == 0:
+    if version != 1 or code not in _DTYPES or len(content) != _HEADER.size + 12 * count or count == 0:
         raise EvaluationError(f"{path} is damaged: {len(content)} bytes, and {count} sentences in its header")
     lengths = np.frombuffer(content, "<i4", count, _HEADER.size).astype(np.int64)
     offsets = np.frombuffer(content, "<i8", count, _HEADER.size + 4 * count)
-    return lengths, offsets, dtype
+    return lengths, offsets, np.dtype(_DTYPES[code])

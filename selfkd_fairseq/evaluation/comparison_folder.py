@@ -18,7 +18,7 @@ FILES = frozenset({RECORD, "table.md", "table.csv", "curves.png", "alpha.png", "
 def _is_ours(folder: Path) -> bool:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and record.get("program") == PROGRAM
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from typing import Iterator
 
 import torch
@@ -24,23 +25,25 @@ def reason_in_one_line(error: BaseException) -> str:
 def one_message(beginning: str) -> Iterator[None]:
     """Around calls of fairseq and torch on files that may be damaged or not fit together.
 
-    What they log meanwhile is dropped: it says the same at length.
+    What they log meanwhile, and their warnings, are dropped: they say the same at length.
 
     Args:
         beginning: of the message, with the names of the files; the reason follows.
 
     Raises:
         EvaluationError: in place of any other exception, but for those that say enough: of memory, and of a file that
-            cannot be opened (OSError with its name).
+            is not there or cannot be opened (OSError with its name).
     """
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except (EvaluationError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.filename:
+        if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.filename):
             raise
         raise EvaluationError(f"{beginning}: {reason_in_one_line(error)}") from error
     finally:

@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 from .errors import ScoringError
 
-RECORD = re.compile(r"([STHDP])-(\d+)(?!\d)(.*)", re.DOTALL)
+RECORD = re.compile(r"([STHDP])-([0-9]+)(.*)", re.DOTALL)
+LONGEST_ID = 18  # digits
 SUMMARY = re.compile(r"Generate \S+ with beam=\d+: ")
-TRANSLATED = re.compile(r"Translated ([\d,]+) sentences \(")
+TRANSLATED = re.compile(r"Translated ([0-9][0-9,]{0,30}) sentences \(")
 
 
 class GenerateOutput(NamedTuple):
@@ -56,7 +57,10 @@ class _Records:
             if translated:
                 self.translated.append(int(translated[1].replace(",", "")))
             return
-        kind, sentence, rest = record[1], int(record[2]), record[3]
+        kind, rest = record[1], record[3]
+        if len(record[2]) > LONGEST_ID:
+            raise ScoringError(f"{self.name}, line {number}: an ID of {len(record[2])} digits")
+        sentence = int(record[2])
         fields = rest.split("\t", 2 if kind in self.scored else 1)
         if fields[0] != "" or len(fields) != (3 if kind in self.scored else 2):
             raise ScoringError(f"{self.name}, line {number}: an incomplete {kind}- line")

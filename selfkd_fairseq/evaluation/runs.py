@@ -88,6 +88,8 @@ def parse_run(text: str) -> tuple[str, Path]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(read_text(path))
+    except RecursionError as error:
+        raise ComparisonError(f"{path} is damaged: it is nested too deeply") from error
     except ValueError as error:
         raise ComparisonError(f"{path} is damaged: {error}") from error
     if not isinstance(record, dict):
@@ -115,7 +117,10 @@ class _Fields:
         return value
 
     def number(self, name: str) -> float:
-        value = float(self.get(name, int, float))
+        try:
+            value = float(self.get(name, int, float))
+        except OverflowError as error:
+            raise self.damaged(f"{name} is too large") from error
         if not math.isfinite(value):
             raise self.damaged(f"{name} is {value}")
         return value

@@ -10,6 +10,8 @@ from fairseq import utils
 from fairseq.data import data_utils
 
 from ..tasks.bptt_language_modeling import BPTTLanguageModelingTask
+from .binarised_files import check_binarised
+from .damage import one_message
 from .errors import EvaluationError
 from .trained_model import TrainedModel
 
@@ -49,13 +51,9 @@ def read_split(
         OSError: there is no such split.
     """
     task = trained.task
-    files = [*data.glob(f"{split}.bin"), *data.glob(f"{split}.*.bin")]
-    if any(file.stat().st_size == 0 for file in files):  # fairseq cannot read a file without a token
-        raise EvaluationError(f"{split} of {data} is empty: there is nothing to evaluate")
-    try:
+    _check_files(task, data, split)
+    with one_message(f"{split} of {data} is damaged"):
         task.load_dataset(split, combine=False, epoch=1, task_cfg=trained.settings.task)
-    except (AssertionError, ValueError) as error:
-        raise EvaluationError(f"{split} of {data} is damaged: {' '.join(str(error).split())}") from error
     lengths = _sentence_lengths(trained, data, split)
     if lengths.sum() < 1:
         raise EvaluationError(f"{split} of {data} is a single token: there is nothing to evaluate")
@@ -73,6 +71,21 @@ def read_split(
         required_batch_size_multiple=1,  # with any other, fairseq-fixed leaves out the end of a last batch
     )
     return Split(iterator.next_epoch_itr(shuffle=False), lengths)
+
+
+def _check_files(task: Any, data: Path, split: str) -> None:
+    """Raise EvaluationError if a file of the split is empty, which fairseq cannot read, or damaged."""
+    files = [*data.glob(f"{split}.bin"), *data.glob(f"{split}.*.bin")]
+    if any(file.stat().st_size == 0 for file in files):
+        raise EvaluationError(f"{split} of {data} is empty: there is nothing to evaluate")
+    source, target = (getattr(task.cfg, f"{side}_lang", None) for side in ("source", "target"))
+    prefixes = {data / split: task.target_dictionary}
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        prefixes[data / f"{split}.{pair}.{source}"] = task.source_dictionary
+        prefixes[data / f"{split}.{pair}.{target}"] = task.target_dictionary
+    for prefix, dictionary in prefixes.items():
+        if all(Path(f"{prefix}{end}").exists() for end in (".idx", ".bin")):
+            check_binarised(prefix, dictionary)
 
 
 def _sentence_lengths(trained: TrainedModel, data: Path, split: str) -> np.ndarray:

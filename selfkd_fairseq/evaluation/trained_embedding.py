@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.supports import SoftTargetOptions
 from ..criterions.output_embedding import UnsupportedModelError, find_output_embedding
+from .damage import one_message
 from .errors import EvaluationError
 from .trained_model import load_trained_model
 
@@ -48,16 +49,20 @@ def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
         embedding = find_output_embedding(trained.model)
     except UnsupportedModelError as error:
         raise EvaluationError(f"{checkpoint}: {error}") from error
+    with one_message(f"{checkpoint} does not have the settings of a checkpoint of fairseq-train"):
+        trained_with = _soft_targets_of(trained.settings.criterion)
     language = getattr(trained.task.cfg, "target_lang", None)
     return TrainedEmbedding(
         embedding.weight.detach(),
         trained.task.target_dictionary,
         data / (f"dict.{language}.txt" if language else "dict.txt"),
-        _soft_targets_of(trained.settings.criterion),
+        trained_with,
     )
 
 
 def _soft_targets_of(criterion: Any) -> SoftTargetOptions | None:
     if getattr(criterion, "_name", None) != "self_kd":
         return None
-    return SoftTargetOptions(**{name: getattr(criterion, f"skd_{name}") for name in SoftTargetOptions._fields})
+    options = SoftTargetOptions(**{name: getattr(criterion, f"skd_{name}") for name in SoftTargetOptions._fields})
+    options.check()
+    return options

@@ -10,6 +10,9 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils
 
+from ..checkpoint_average import find_damage, why_not_loaded
+from ..checkpoint_settings import setting_that_runs
+from .damage import one_message
 from .errors import EvaluationError
 
 __all__ = ["TrainedModel", "load_trained_model"]
@@ -32,7 +35,7 @@ class TrainedModel(NamedTuple):
 def load_trained_model(
     path: Path, data: Path, device: torch.device, tasks: Collection[str] | None = None
 ) -> TrainedModel:
-    """Load a checkpoint, in torch's safe mode where that is torch's default (2.6 and newer).
+    """Load a checkpoint, in torch's safe mode where that is torch's default (2.6 and newer), and run nothing of it.
 
     Args:
         path: the file.
@@ -41,62 +44,63 @@ def load_trained_model(
         tasks: names of those that the caller can use; None for all.
 
     Raises:
-        EvaluationError: the file is no whole checkpoint, of another task, or does not fit the dictionaries of the
-            data.
+        EvaluationError: the file is no whole checkpoint, of another task, does not fit the dictionaries of the data,
+            or has a setting that fairseq would run as Python.
         OSError: a file cannot be read.
     """
     state = _read_checkpoint(path, data)
     _check_task(state, path, data, tasks)
-    try:
-        (model,), settings, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
-    except SystemExit as error:  # how this package's own tasks and models end a fairseq command
-        raise EvaluationError(f"{path}: {error}") from error
-    except RuntimeError as error:  # torch's, for tensors that do not fit
-        raise EvaluationError(f"{path} {_why_unfit(str(error), data)}") from error
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # bare Exceptions, assertions and more, from within fairseq
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EvaluationError(f"cannot build the model of {path} with the data in {data}: {reason}") from error
-    place = state["extra_state"]["train_iterator"]
-    finished = place["iterations_in_epoch"] == 0  # then fairseq names the epoch that comes next
-    return TrainedModel(
-        model=model.to(device).eval(),
-        task=task,
-        settings=settings,
-        epoch=place["epoch"] - finished,
-        num_updates=state["optimizer_history"][-1]["num_updates"],
-    )
+    epoch, num_updates = _progress(state, path)
+    with one_message(f"cannot build the model of {path} with the data in {data}"):
+        try:
+            (model,), settings, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
+        except SystemExit as error:  # how this package's own tasks and models end a fairseq command
+            raise EvaluationError(f"{path}: {error}") from error
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise EvaluationError(f"{path} {_why_unfit(str(error), data)}") from error
+    return TrainedModel(model.to(device).eval(), task, settings, epoch, num_updates)
 
 
 def _read_checkpoint(path: Path, data: Path) -> dict[str, Any]:
+    damage = find_damage(path)
+    if damage is not None:
+        raise EvaluationError(f"{path} {damage}")
     try:
-        state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": str(data)})
-        complete = bool(state["model"]) and (state.get("cfg") or state.get("args")) is not None
-    except MemoryError:
-        raise
-    except Exception as error:  # the readers of a damaged file raise errors of many kinds
-        if isinstance(error, OSError) and error.filename:  # the file itself cannot be opened
-            raise
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"holds {refused[1]}, which safe loading refuses" if refused else "is damaged, or not a checkpoint"
-        raise EvaluationError(f"{path} {reason}") from error
+        with one_message(str(path)):
+            state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": str(data)})
+            complete = bool(state["model"]) and (state.get("cfg") or state.get("args")) is not None
+    except EvaluationError as error:
+        raise EvaluationError(f"{path} {why_not_loaded(error.__cause__ or error)}") from error
     if not complete:
         raise EvaluationError(f"{path} is not a checkpoint of fairseq-train: it has no model, or neither cfg nor args")
+    setting = setting_that_runs(state)
+    if setting is not None:
+        raise EvaluationError(f"{path} is refused: fairseq would run what its setting {setting} says as Python")
     return state
 
 
 def _check_task(state: dict[str, Any], path: Path, data: Path, tasks: Collection[str] | None) -> None:
     """Raise EvaluationError unless the task is one of ``tasks`` and can be set up on the data."""
-    legacy = state.get("args")  # fairseq, too, prefers it
-    settings = state["cfg"].task if legacy is None else legacy
-    name = settings._name if legacy is None else settings.task
+    with one_message(f"{path} does not have the settings of a checkpoint of fairseq-train"):
+        legacy = state.get("args")  # fairseq, too, prefers it
+        settings = state["cfg"].task if legacy is None else legacy
+        name = settings._name if legacy is None else settings.task
     if tasks is not None and name not in tasks:
         raise EvaluationError(f"{path} is of the task {name}; what can be evaluated: {', '.join(tasks)}")
     # Where the settings do not name the languages, fairseq takes them from the names of the data files.
     named = name != "translation" or None not in (settings.source_lang, settings.target_lang)
     if not named and None in data_utils.infer_language_pair(str(data)):
         raise EvaluationError(f"{data} holds no binarised pair of languages, and {path} does not name them")
+
+
+def _progress(state: dict[str, Any], path: Path) -> tuple[int, int]:
+    """The last epoch that the training had begun, and its number of updates."""
+    with one_message(f"{path} does not say how far its training came"):
+        place, updates = state["extra_state"]["train_iterator"], state["optimizer_history"][-1]["num_updates"]
+        finished = place["iterations_in_epoch"] == 0  # then fairseq names the epoch that comes next
+        return int(place["epoch"]) - int(finished), int(updates)
 
 
 def _why_unfit(message: str, data: Path) -> str:

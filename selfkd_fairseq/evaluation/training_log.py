@@ -34,19 +34,27 @@ def _records(text: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             record = json.loads(line[start:])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             yield record
+
+
+def _number(value: Any) -> float:
+    """fairseq logs numbers as texts. NaN for what is no number, and none of a curve."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _curve(records: dict[int, dict[str, Any]], prefix: str, *names: str, scale: float = 1.0) -> Curve:
     """The first of ``names`` that a record has, at each update where it is a finite number."""
     curve = []
     for update, record in sorted(records.items()):
-        value = next((record[prefix + name] for name in names if prefix + name in record), None)
-        if value is not None and math.isfinite(float(value)):
-            curve.append((update, scale * float(value)))
+        value = _number(next((record[prefix + name] for name in names if prefix + name in record), None))
+        if math.isfinite(value):
+            curve.append((update, scale * value))
     return curve
 
 
@@ -65,8 +73,9 @@ def read_training_log(path: Path) -> TrainingLog:
     kinds: dict[str, dict[int, dict[str, Any]]] = {"": {}, "train_": {}, "valid_": {}}
     for record in _records(read_text(path)):
         for prefix, of_kind in kinds.items():
-            if f"{prefix}num_updates" in record:
-                of_kind[int(record[f"{prefix}num_updates"])] = record
+            updates = _number(record.get(f"{prefix}num_updates"))
+            if math.isfinite(updates):
+                of_kind[int(updates)] = record
     train = "" if kinds[""] else "train_"
     nll = ("nll_loss", "loss")  # cross_entropy logs no nll_loss where its loss is the same
     nats = math.log(2)  # fairseq logs bits

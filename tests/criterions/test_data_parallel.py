@@ -93,8 +93,8 @@ def train(data, save_dir, *flags):
         "fairseq-train", data, "--user-dir", "selfkd_fairseq", "--criterion", "self_kd", *TINY_TRANSFORMER,
         *NO_DROPOUT, "--share-all-embeddings", "--skd-alpha", "0.5", "--skd-warmup-updates", "4", "--cpu",
         "--seed", "2",
-        "--optimizer", "adam", "--lr", "0.01", "--batch-size", "8", "--max-update", "6", "--data-buffer-size", "0", "--no-epoch-checkpoints",
-        "--disable-validation", "--save-dir", save_dir, *flags,
+        "--optimizer", "adam", "--lr", "0.01", "--batch-size", "8", "--max-update", "6", "--no-epoch-checkpoints",
+        "--data-buffer-size", "0", "--disable-validation", "--save-dir", save_dir, *flags,
     )  # fmt: skip
 
 

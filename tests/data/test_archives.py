@@ -206,3 +206,14 @@ def test_links_that_lead_out_are_refused(tmp_path, kind, target, refused):
             check_archive(path)
     else:
         check_archive(path)
+
+
+def test_a_member_that_claims_to_be_endless(tmp_path):
+    """A header of a few bytes, which would keep tarfile skipping for years."""
+    path = tmp_path / "a.tgz"
+    entry = tarfile.TarInfo("a")
+    entry.size = 1 << 70
+    path.write_bytes(gzip.compress(entry.tobuf(tarfile.PAX_FORMAT)))
+    for reading in (lambda: check_archive(path), lambda: read(path, "b")):
+        with pytest.raises(PreparationError, match="damaged tar archive"):
+            reading()

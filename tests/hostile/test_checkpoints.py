@@ -1,0 +1,281 @@
+"""Checkpoints that mean harm, are damaged, or are of another model: nothing of them runs, and each is one line."""
+
+import argparse
+import io
+import os
+import pickle
+import random
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from fairseq import checkpoint_utils
+
+from tests import fairseq_setup
+from tests.hostile.commands import COMMANDS, ON_DATA, changed, refused
+
+
+class Opens:
+    """Makes a file when it is unpickled without care."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+class Shell(Opens):
+    """The same by a shell."""
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+class Settings(argparse.Namespace):
+    """A relative of the one class that is allowed, with code of its own."""
+
+    def __setstate__(self, state):
+        Opens(state["path"]).__reduce__()[0](state["path"], "w")
+
+
+PLANTED = {
+    "open": Opens,
+    "os.system": Shell,
+    "in a numpy array": lambda path: np.array([Opens(path)], dtype=object),
+    "in an allowed Namespace": lambda path: argparse.Namespace(x=[{"y": Shell(path)}]),
+    "a subclass of Namespace": lambda path: Settings(path=str(path)),
+}
+PLACES = {
+    "top": lambda state, x: state.update(x=x),
+    "cfg": lambda state, x: state["cfg"]["common"].update(seed=x),
+    "settings of the model": lambda state, x: setattr(state["cfg"]["model"], "dropout", x),
+    "args": lambda state, x: state.update(args=x),
+    "extra_state": lambda state, x: state["extra_state"]["train_iterator"].update(epoch=x),
+    "optimizer_history": lambda state, x: state["optimizer_history"][-1].update(num_updates=x),
+    "model": lambda state, x: state["model"].update(x=x),
+}
+
+
+def plant(checkpoint, path, place, payload, **format):
+    state = torch.load(checkpoint, weights_only=True)
+    PLACES[place](state, payload)
+    torch.save(state, path, **format)
+    return path
+
+
+def tar_of(payload, path):
+    """The container of torch's first versions: a tar file of pickles."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            content = pickle.dumps(payload)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def run_without_care(path):
+    """What the refused files would do."""
+    torch.load(path, weights_only=False)
+
+
+@pytest.mark.parametrize("payload", PLANTED)
+def test_the_payloads_do_harm_where_nobody_refuses(transformer, tmp_path, payload):
+    harm = tmp_path / "harm"
+    run_without_care(plant(transformer, tmp_path / "x.pt", "top", PLANTED[payload](harm)))
+    assert harm.exists()
+
+
+CASES = [*[("os.system", place) for place in PLACES], *[(payload, "extra_state") for payload in PLANTED]]
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize(("payload", "place"), CASES)
+def test_a_planted_pickle_is_refused(transformer, tiny_translation, tmp_path, capsys, payload, place, zipped):
+    harm, path = tmp_path / "harm", tmp_path / "planted.pt"
+    plant(transformer, path, place, PLANTED[payload](harm), _use_new_zipfile_serialization=zipped)
+    for message in refused(capsys, path, tiny_translation, tmp_path / "out").values():
+        assert message.startswith(f"{path} holds ") and message.endswith(", which safe loading refuses")
+    with pytest.raises(pickle.UnpicklingError):  # what every command of fairseq opens a checkpoint with
+        checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    assert not harm.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [tar_of, lambda payload, path: path.write_bytes(pickle.dumps(payload))])
+def test_pickles_in_other_containers_are_refused(tiny_translation, tmp_path, capsys, content):
+    harm, path = tmp_path / "harm", tmp_path / "planted.pt"
+    content(Shell(harm), path)
+    for message in refused(capsys, path, tiny_translation, tmp_path / "out").values():
+        assert message.startswith(f"{path} ")
+    with pytest.raises(Exception, match=r"weights_only|Weights only|torch\.load"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    assert not harm.exists()
+
+
+def test_fairseqs_own_commands_refuse_it(transformer, tiny_translation, tmp_path):
+    """Not in one line: the traceback is fairseq's."""
+    harm = tmp_path / "harm"
+    path = plant(transformer, tmp_path / "planted.pt", "extra_state", Shell(harm))
+    plugin = [tiny_translation, "--user-dir", fairseq_setup.ROOT / "selfkd_fairseq", "--cpu"]
+    train = [*fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd", "--optimizer", "sgd", "--max-tokens", "200"]
+    lines = [
+        ["fairseq-generate", *plugin, "--path", path],
+        ["fairseq-train", *plugin, *train, "--save-dir", tmp_path / "new", "--restore-file", path],
+        ["fairseq-train", *plugin, *train, "--save-dir", tmp_path / "new", "--finetune-from-model", path],
+    ]
+    for process in [fairseq_setup.start(name, *map(str, arguments)) for name, *arguments in lines]:
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode != 0 and "Weights only load failed" in output, output[-2000:]
+    assert not harm.exists() and not list(tmp_path.glob("new/*"))
+
+
+def settings_of_model(**settings):
+    return lambda state: vars(state["cfg"]["model"]).update(settings)
+
+
+# What fairseq hands to eval() when it builds a model: no pickle is needed.
+EVALUATED = {
+    "adaptive_softmax_cutoff": "transformer",
+    "encoder_xformers_att_config": "transformer",
+    "decoder_attention": "lstm",
+}
+
+
+@pytest.mark.parametrize("setting", EVALUATED)
+def test_a_setting_that_fairseq_would_run_is_refused(request, tiny_translation, tmp_path, capsys, setting):
+    harm = tmp_path / "harm"
+    call = f" __import__('os').system('touch {harm}')"
+    checkpoint = request.getfixturevalue(EVALUATED[setting])
+    path = changed(checkpoint, tmp_path / "planted.pt", settings_of_model(**{setting: call}))
+    expected = f"{path} is refused: fairseq would run what its setting {setting} says as Python"
+    assert set(refused(capsys, path, tiny_translation, tmp_path / "out", ON_DATA).values()) == {expected}
+    assert not harm.exists()
+    with pytest.raises(Exception):  # noqa: B017 (of any kind: fairseq takes the result for something else)
+        checkpoint_utils.load_model_ensemble_and_task([str(path)], {"data": str(tiny_translation)})[1].nothing  # noqa: B018
+    assert harm.exists()  # else the test would say nothing
+
+
+def test_such_a_setting_of_an_old_checkpoint(transformer, tiny_translation, tmp_path, capsys):
+    harm = tmp_path / "harm"
+    settings = argparse.Namespace(
+        task="translation", arch="lstm", source_lang="src", target_lang="tgt", criterion="self_kd",
+        decoder_attention=f"__import__('os').system('touch {harm}')",
+    )  # fmt: skip
+    path = changed(transformer, tmp_path / "old.pt", lambda state: state.update(cfg=None, args=settings))
+    refused(capsys, path, tiny_translation, tmp_path / "out", ON_DATA)
+    assert not harm.exists()
+
+
+def zeroed(start, stop):
+    return lambda content: content[: int(start)] + bytes(int(stop - start)) + content[int(stop) :]
+
+
+DAMAGE = {
+    **{f"cut at {length}": lambda content, length=length: content[:length] for length in (1, 3, 30, 500)},
+    **{f"cut {length} before the end": lambda content, length=length: content[:-length] for length in (1, 21, 22, 500)},
+    "cut in the middle": lambda content: content[: len(content) // 2],
+    "cut in the list of the zip's files": lambda content: content[: content.index(b"PK\x01\x02") + 200],
+    "nothing": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+    "zeros to the middle": lambda content: zeroed(0, len(content) // 2)(content),
+    "zeros from the middle": lambda content: zeroed(len(content) // 2, len(content))(content),
+    "other bytes": lambda content: bytes(byte ^ 0x5A for byte in content),
+    "zeros among the parameters": lambda content: zeroed(len(content) * 0.6, len(content) * 0.6 + 400)(content),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_one_line(transformer, tiny_translation, tmp_path, capsys, damage):
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(DAMAGE[damage](transformer.read_bytes()))
+    for message in refused(capsys, path, tiny_translation, tmp_path / "out").values():
+        assert message.startswith(f"{path} is damaged") or message == f"{path} is empty"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_flipped_byte_is_an_error_or_changes_nothing(transformer, tiny_translation, tmp_path, capsys, zipped):
+    path = tmp_path / "damaged.pt"
+    state = torch.load(transformer, weights_only=True)
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    whole, rng = path.read_bytes(), random.Random(2)
+    errors = 0
+    for position in (rng.randrange(len(whole) if zipped else 3000) for _ in range(25)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        main, arguments = COMMANDS["selfkd-average-checkpoints"](path, None, tmp_path / "out")
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()[1:]
+        assert (status, len(lines)) in ((0, 0), (1, 1)) and (not lines or str(path) in lines[0]), captured
+        errors += status
+        if zipped and status == 0:
+            mean = torch.load(tmp_path / "out" / "x.pt", weights_only=True)["model"]
+            assert all(torch.equal(value, mean[key]) for key, value in state["model"].items())
+    assert errors > 10
+
+
+def reshaped(reshape):
+    return lambda state: state["model"].update({key: reshape(value) for key, value in state["model"].items()})
+
+
+OTHER_MODELS = {
+    "flat parameters": reshaped(lambda value: value.reshape(-1)),
+    "transposed parameters": reshaped(lambda value: value.t().contiguous() if value.dim() == 2 else value),
+    "a parameter too many": lambda state: state["model"].update(other=torch.ones(2)),
+    "a parameter that is none": lambda state: state["model"].update(other=3),
+    "a wider model": settings_of_model(encoder_embed_dim=32, decoder_embed_dim=32),
+    "a model that fits no machine": settings_of_model(encoder_embed_dim=10**14, decoder_embed_dim=10**14),
+    "a negative width": settings_of_model(encoder_embed_dim=-1, decoder_embed_dim=-1),
+    "a width that is a word": settings_of_model(encoder_embed_dim="x"),
+    "no heads": settings_of_model(decoder_attention_heads=0),
+    "an unknown architecture": settings_of_model(_name="no_such", arch="no_such"),
+    "an LSTM": settings_of_model(_name="lstm", arch="lstm"),
+    "a language model": settings_of_model(_name="transformer_lm", arch="transformer_lm"),
+    "no settings of the model": lambda state: state["cfg"].update(model=None),
+    "no task": lambda state: state["cfg"].update(task=None),
+    "a task without a name": lambda state: state["cfg"]["task"].pop("_name"),
+    "settings that are a word": lambda state: state.update(cfg="x"),
+    "old settings that lack all": lambda state: state.update(cfg=None, args=argparse.Namespace()),
+    "old settings that lack most": lambda state: state.update(cfg=None, args=argparse.Namespace(task="translation")),
+    "old settings that are a number": lambda state: state.update(cfg=None, args=3),
+    "no place in the data": lambda state: state["extra_state"].update(train_iterator=3),
+    "an epoch that is a word": lambda state: state["extra_state"]["train_iterator"].update(epoch="x"),
+    "an epoch that is no number": lambda state: state["extra_state"]["train_iterator"].update(epoch=float("nan")),
+    "updates that are a word": lambda state: state["optimizer_history"][-1].update(num_updates="x"),
+}
+
+
+@pytest.mark.parametrize("model", OTHER_MODELS)
+def test_another_model_is_one_line(transformer, tiny_translation, tmp_path, capsys, model):
+    path = changed(transformer, tmp_path / "other.pt", OTHER_MODELS[model])
+    for message in refused(capsys, path, tiny_translation, tmp_path / "out", ON_DATA).values():
+        assert str(path) in message
+
+
+def test_parameters_of_an_lstm_in_a_transformer(transformer, lstm, tiny_translation, tmp_path, capsys):
+    parameters = torch.load(lstm, weights_only=True)["model"]
+    path = changed(transformer, tmp_path / "other.pt", lambda state: state.update(model=parameters))
+    for message in refused(capsys, path, tiny_translation, tmp_path / "out", ON_DATA).values():
+        assert f"{path} does not fit the model that it names: " in message
+    average = COMMANDS["selfkd-average-checkpoints"](path, None, tmp_path / "out")[0]
+    assert average([str(transformer), str(lstm), "--output", str(tmp_path / "x.pt")]) == 1
+    assert "hold different models: " in capsys.readouterr().err and not (tmp_path / "x.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [*[("common", value) for value in (None, "x", 3, [], {})], *[("criterion", value) for value in (None, "x", 3)]],
+)
+def test_settings_that_only_the_record_needs(transformer, tiny_translation, tmp_path, capsys, part, value):
+    path = changed(transformer, tmp_path / "other.pt", lambda state: state["cfg"].update({part: value}))
+    (message,) = refused(capsys, path, tiny_translation, tmp_path / "out", ["selfkd-evaluate"]).values()
+    assert message.startswith(f"{path} does not have the settings of a checkpoint of fairseq-train: ")
+
+
+@pytest.mark.parametrize("history", [3, "x", {"a": 1}, torch.ones(2), [None], [3], [{"num_updates": None}]])
+def test_a_history_that_is_none(transformer, tmp_path, capsys, history):
+    path = changed(transformer, tmp_path / "other.pt", lambda state: state.update(optimizer_history=history))
+    (message,) = refused(capsys, path, None, tmp_path / "out", ["selfkd-average-checkpoints"]).values()
+    assert message == f"{path} is not a fairseq checkpoint: its optimizer_history holds no number of updates"
