@@ -90,8 +90,8 @@ def provenance(device: torch.device, data: Path | None = None, splits: Sequence[
         splits: of ``data``, see :func:`data_checksums`.
 
     Returns:
-        ``command`` (list, the program by its name alone), ``time`` (UTC, ISO 8601), ``commit``, ``versions``, ``device``,
-        ``threads``, and with data ``data`` with ``sha256``.
+        ``command`` (list, the program by its name alone), ``time`` (UTC, ISO 8601), ``commit``, ``versions``,
+        ``device``, ``threads``, and with data ``data`` with ``sha256``.
     """
     result = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
