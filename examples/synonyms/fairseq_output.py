@@ -1,8 +1,9 @@
 """Read what fairseq writes: the JSON training log and the output of fairseq-generate."""
 
-import json
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
+
+from selfkd_fairseq.evaluation.training_log import log_records
 
 __all__ = ["TrainingCurves", "read_training_log", "read_translations"]
 
@@ -19,20 +20,6 @@ class TrainingCurves(NamedTuple):
     alpha: List[Tuple[int, float]]
 
 
-def _records(path: Path):
-    """Every JSON object of the log, finished or not yet written lines aside."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        start = line.find("{")
-        if start < 0:
-            continue
-        try:
-            yield json.loads(line[start:])
-        except json.JSONDecodeError:  # a line that is being written, or one that is no record
-            continue
-
-
 def read_training_log(path: Path) -> TrainingCurves:
     """Curves from a log made with ``--log-format json --log-file``; empty curves if the file is not there yet.
 
@@ -41,7 +28,8 @@ def read_training_log(path: Path) -> TrainingCurves:
     """
     valid_nll: Dict[int, float] = {}
     alpha: Dict[int, float] = {}
-    for record in _records(path):
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for record in log_records(text):
         if "valid_num_updates" in record:
             # cross_entropy logs no nll_loss of its own: there it is the loss itself
             nll = record.get("valid_nll_loss", record["valid_loss"])

@@ -15,8 +15,9 @@ from selfkd_fairseq.data.raw_text import sha256_of
 from selfkd_fairseq.evaluation.calibration import BINS, calibrate
 from selfkd_fairseq.evaluation.damage import one_message
 from selfkd_fairseq.evaluation.errors import EvaluationError
-from selfkd_fairseq.evaluation.evaluation_record import FORMAT, as_json, measurements, training_settings
+from selfkd_fairseq.evaluation.evaluation_record import as_json, measurements, training_settings
 from selfkd_fairseq.evaluation.reliability_diagram import draw_reliability_diagram
+from selfkd_fairseq.evaluation.runs import EVALUATION_FORMAT
 from selfkd_fairseq.evaluation.split import TASKS, read_split
 from selfkd_fairseq.evaluation.teacher_forced import score_tokens
 from selfkd_fairseq.evaluation.trained_model import TrainedModel, load_trained_model
@@ -98,7 +99,7 @@ def evaluate(trained: TrainedModel, options: argparse.Namespace, device: torch.d
         scores = score_tokens(trained.model, progress, trained.task.target_dictionary.pad())
     calibration = calibrate(scores.confidence, scores.correct)
     record = {
-        "format": FORMAT,
+        "format": EVALUATION_FORMAT,
         "split": name,
         **measurements(scores, split.lengths, calibration),
         "checkpoint": {

@@ -23,10 +23,7 @@ def pass_update_number_to_criterion(task) -> None:
         task: a fairseq task, the one that the trainer will use.
     """
     train_step = task.train_step
-    if getattr(train_step, "passes_update_number", False):
-        return
 
-    @functools.wraps(train_step)
     def train_step_with_update_number(sample, model, criterion, optimizer, update_num, *args, **kwargs):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)
@@ -35,8 +32,7 @@ def pass_update_number_to_criterion(task) -> None:
         except UnsupportedModelError as error:
             raise SystemExit(str(error)) from None
 
-    train_step_with_update_number.passes_update_number = True
-    task.train_step = train_step_with_update_number
+    _replace_once(task, "train_step", train_step_with_update_number)
 
 
 def refuse_unsupported_models(task) -> None:
@@ -49,10 +45,7 @@ def refuse_unsupported_models(task) -> None:
         task: a fairseq task, the one that the trainer will use.
     """
     begin_epoch = task.begin_epoch
-    if getattr(begin_epoch, "refuses_unsupported_models", False):
-        return
 
-    @functools.wraps(begin_epoch)
     def begin_epoch_of_supported_model(epoch, model, *args, **kwargs):
         try:
             find_output_embedding(model)
@@ -60,5 +53,13 @@ def refuse_unsupported_models(task) -> None:
             raise SystemExit(str(error)) from None
         return begin_epoch(epoch, model, *args, **kwargs)
 
-    begin_epoch_of_supported_model.refuses_unsupported_models = True
-    task.begin_epoch = begin_epoch_of_supported_model
+    _replace_once(task, "begin_epoch", begin_epoch_of_supported_model)
+
+
+def _replace_once(task, name: str, replacement) -> None:
+    """Put ``replacement`` in the place of a method that it calls, unless this was done for the task before."""
+    method = getattr(task, name)
+    if not getattr(method, "calls_the_task_s_own", False):
+        functools.update_wrapper(replacement, method)
+        replacement.calls_the_task_s_own = True
+        setattr(task, name, replacement)

@@ -13,9 +13,7 @@ from .errors import EvaluationError
 from .teacher_forced import TokenScores, sum_by_sentence
 from .trained_model import TrainedModel
 
-__all__ = ["FORMAT", "as_json", "measurements", "training_settings"]
-
-FORMAT = 1
+__all__ = ["as_json", "measurements", "training_settings"]
 
 
 def measurements(scores: TokenScores, lengths: np.ndarray, calibration: Calibration) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from .generate_output import GenerateOutput, read_generate_output
 from .text_files import read_text
 from .training_log import TrainingLog, read_training_log
 
-# Version of evaluate-SPLIT.json that is read here.
+# Version of evaluate-SPLIT.json that selfkd-evaluate writes and that is read here.
 EVALUATION_FORMAT = 1
 
 

@@ -26,7 +26,7 @@ class TrainingLog(NamedTuple):
     """Mean soft-target probability of the target word, as above; in [0, 1]."""
 
 
-def _records(text: str) -> Iterator[dict[str, Any]]:
+def log_records(text: str) -> Iterator[dict[str, Any]]:
     """Every JSON object of the log; its other lines, and one that is cut off, are none."""
     for line in text.split("\n"):
         start = line.find("{")
@@ -71,7 +71,7 @@ def read_training_log(path: Path) -> TrainingLog:
         OSError: it cannot be read.
     """
     kinds: dict[str, dict[int, dict[str, Any]]] = {"": {}, "train_": {}, "valid_": {}}
-    for record in _records(read_text(path)):
+    for record in log_records(read_text(path)):
         for prefix, of_kind in kinds.items():
             updates = _number(record.get(f"{prefix}num_updates"))
             if math.isfinite(updates):
