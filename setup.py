@@ -27,7 +27,7 @@ setup(
         # fairseq 0.12.2 does not import on Python 3.11 and later; fairseq-fixed is the same code, mended.
         'fairseq==0.12.2; python_version < "3.11"',
         'fairseq-fixed>=0.12.3.1,<0.13; python_version >= "3.11"',
-        "torch>=1.13",
+        "torch>=2.4",  # older ones cannot load a fairseq checkpoint in the safe mode
         "numpy",
         "sacremoses>=0.0.53",
         "subword-nmt>=0.3.8",

@@ -14,7 +14,6 @@ newer), so that besides the result a small part of one model is held, whatever t
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import re
 import struct
@@ -144,10 +143,9 @@ class _File:
         """The checkpoint, on the CPU, mapped and not read where torch can do so."""
         if self._stamp() != self.stamp:
             raise AverageError(f"{self.path} changed while it was being read")
-        can_map = "mmap" in inspect.signature(torch.load).parameters and zipfile.is_zipfile(self.path)
-        options: dict[str, Any] = {"mmap": True} if can_map else {}
+        can_map = zipfile.is_zipfile(self.path)
         try:
-            state: dict[str, Any] = torch.load(str(self.path), map_location="cpu", weights_only=True, **options)
+            state: dict[str, Any] = torch.load(str(self.path), map_location="cpu", weights_only=True, mmap=can_map)
         except MemoryError:
             raise
         except Exception as error:  # the readers of a damaged file raise errors of many kinds

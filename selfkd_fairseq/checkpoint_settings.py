@@ -1,8 +1,8 @@
 """Settings of a checkpoint that fairseq would run as Python.
 
-torch's safe mode keeps the pickle of a checkpoint from running code, but some settings of fairseq's models and tasks
-are texts that go through ``eval`` when a model is built from its checkpoint: ``adaptive_softmax_cutoff`` of a
-Transformer, ``decoder_attention`` of an LSTM, and more. What fairseq-train writes there are literals. A text
+torch's safe mode keeps the pickle of a checkpoint from running code, but some settings of fairseq's models, tasks
+or criterions are texts that go through ``eval`` when these are built from a checkpoint: ``adaptive_softmax_cutoff`` of
+a Transformer, ``decoder_attention`` of an LSTM, and more. What fairseq-train writes there are literals. A text
 that calls a function can do anything.
 """
 
@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 
 __all__ = ["setting_that_runs"]
 
+# The parts of the settings of a training from which fairseq's other commands build something.
+_BUILT = ("model", "task", "criterion")
 # Names of files, folders and projects, which fairseq never evaluates and which may look like a call: "runs(2)/kd".
 _PLAIN_TEXT = re.compile(r"data|wandb_project|(.*_)?(dir|logdir|file|path|from_model)")
 
@@ -29,13 +31,14 @@ def setting_that_runs(state: dict[str, Any]) -> str | None:
         state: a checkpoint, as ``torch.load`` or fairseq's ``load_checkpoint_to_cpu`` returns it.
 
     Returns:
-        The name of the first setting of the model or the task whose text is an expression with a call in it, or refers
-        to another text (``${...}``; fairseq resolves these before it writes a checkpoint). None if there is none.
+        The name of the first setting of the model, the task or the criterion whose text is an expression with a call
+        in it, or refers to another text (``${...}``; fairseq resolves these before it writes a checkpoint). None if
+        there is none.
     """
     settings = state.get("cfg")
     if OmegaConf.is_config(settings):
         settings = OmegaConf.to_container(settings, resolve=False)
-    parts = [settings.get(name) for name in ("model", "task")] if isinstance(settings, dict) else [settings]
+    parts = [settings.get(name) for name in _BUILT] if isinstance(settings, dict) else [settings]
     for name, text in _texts("", [*parts, state.get("args")]):
         if _runs(text) and not _PLAIN_TEXT.fullmatch(name):
             return name

@@ -1,9 +1,11 @@
-"""Checkpoints that can be trusted: loaded in torch's safe mode, and never half written.
+"""Checkpoints that can be trusted: nothing of them runs, and they are never half written.
 
-**Loading.** From torch 2.6 on, ``torch.load`` refuses every pickled global that it does not know. A fairseq checkpoint
-holds exactly one such global: ``argparse.Namespace`` (the legacy ``args`` entry, and task or model settings).
-It is a plain holder of attributes, so allowing it lets no code run. Everything else stays refused, with
-torch's own error.
+**Loading.** In its safe mode (``weights_only``) ``torch.load`` refuses every pickled global that it does not know. A
+fairseq checkpoint holds exactly one such global: ``argparse.Namespace`` (the legacy ``args`` entry, and task or model
+settings). It is a plain holder of attributes, so allowing it lets no code run. Everything else stays refused, with
+torch's own error. The mode is torch's default from 2.6 on; with this module imported, fairseq reads checkpoints in it
+with any torch. A checkpoint with a setting that fairseq would run as Python is refused, too
+(:mod:`selfkd_fairseq.checkpoint_settings`).
 
 **Writing.** fairseq writes one file under a temporary name and renames it, but makes the others of the same moment,
 ``checkpoint_last.pt`` among them, by ``PathManager.copy``, which overwrites in place. A process that is killed, or a
@@ -16,25 +18,74 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import pickle
 import shutil
 from pathlib import Path
+from typing import Any, Iterator
 
 import torch
+from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
+from .checkpoint_settings import setting_that_runs
 from .data.files import publish
 
 CHECKPOINT_GLOBALS = (argparse.Namespace,)
 _fairseq_copy = PathManager.copy
+_fairseq_load = checkpoint_utils.load_checkpoint_to_cpu
 
 
 def allow_checkpoint_globals() -> None:
-    """Allow :data:`CHECKPOINT_GLOBALS` in weights-only loading, for this process.
+    """Allow :data:`CHECKPOINT_GLOBALS` in weights-only loading, for this process."""
+    torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
-    Older versions of torch (before 2.4) have no such list and nothing to allow.
+
+@contextlib.contextmanager
+def _weights_only() -> Iterator[None]:
+    """Calls of ``torch.load`` that do not say otherwise are made in the safe mode."""
+    load = torch.load
+    torch.load = functools.partial(load, weights_only=True)
+    try:
+        yield
+    finally:
+        torch.load = load
+
+
+class RunningSetting(pickle.UnpicklingError):
+    """A setting of a checkpoint would run as Python: refused like a pickled global. The message is one line."""
+
+
+def load_harmless(
+    path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
+) -> dict[str, Any]:
+    """fairseq's ``load_checkpoint_to_cpu``, but a checkpoint that could run code is refused.
+
+    Args:
+        path: of the checkpoint.
+        arg_overrides: settings that take the place of the checkpoint's.
+        load_on_all_ranks: whether all workers read it at the same time.
+
+    Returns:
+        The checkpoint with its tensors on the CPU, brought up to date by fairseq; its settings are an omegaconf
+        configuration.
+
+    Raises:
+        RunningSetting: fairseq would run a setting of it.
+        pickle.UnpicklingError: it holds a global that is not allowed.
+        OSError: it cannot be read.
     """
-    if hasattr(torch.serialization, "add_safe_globals"):
-        torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
+    with _weights_only():
+        state: dict[str, Any] = _fairseq_load(path, arg_overrides, load_on_all_ranks)
+    setting = setting_that_runs(state)
+    if setting is not None:
+        raise RunningSetting(f"{path} is refused: fairseq would run what its setting {setting} says as Python")
+    return state
+
+
+def load_checkpoints_harmless() -> None:
+    """Make fairseq read checkpoints with :func:`load_harmless`, for this process; a second call changes nothing."""
+    checkpoint_utils.load_checkpoint_to_cpu = load_harmless
 
 
 def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
@@ -71,4 +122,5 @@ def copy_checkpoints_whole() -> None:
 
 
 allow_checkpoint_globals()
+load_checkpoints_harmless()
 copy_checkpoints_whole()

@@ -243,7 +243,6 @@ def test_damaged_files(tmp_path, message, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not hasattr(torch.serialization, "add_safe_globals"), reason="an older message of torch")
 def test_planted_code_is_refused_and_not_run(tmp_path):
     paths = write(tmp_path, [{"w": torch.ones(2)}] * 2)
     torch.save(checkpoint({"w": torch.ones(2)}, extra_state={"x": Payload(tmp_path / "harm")}), paths[1])

@@ -18,10 +18,6 @@ from fairseq.file_io import PathManager
 from selfkd_fairseq import checkpoints
 from tests.resume.processes import CONTEXT, kill_at_file_size
 
-needs_safe_globals = pytest.mark.skipif(
-    not hasattr(torch.serialization, "add_safe_globals"), reason="this torch has no list of safe globals"
-)
-
 
 class Payload:
     """Creates a file when it is unpickled without care."""
@@ -33,7 +29,6 @@ class Payload:
         return open, (str(self.path), "w")
 
 
-@needs_safe_globals
 def test_namespace_loads_in_a_fresh_process(tmp_path, root):
     torch.save({"args": argparse.Namespace(arch="transformer_multi30k", lr=[0.5])}, tmp_path / "checkpoint.pt")
     script = (
@@ -51,7 +46,6 @@ def test_namespace_loads_in_a_fresh_process(tmp_path, root):
     assert refused.returncode != 0 and "argparse.Namespace" in refused.stderr
 
 
-@needs_safe_globals
 @pytest.mark.parametrize("where", ["args", "extra_state", "model"])
 def test_a_planted_global_is_refused_and_not_run(tmp_path, where):
     harm = tmp_path / "harm"
@@ -61,18 +55,19 @@ def test_a_planted_global_is_refused_and_not_run(tmp_path, where):
     assert not harm.exists()
 
 
-@needs_safe_globals
-def test_fairseq_refuses_a_planted_checkpoint(tmp_path):
+@pytest.mark.parametrize("torch_default", [True, False], ids=["torch 2.6", "before torch 2.6"])
+def test_fairseq_refuses_a_planted_checkpoint(tmp_path, monkeypatch, torch_default):
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
     harm = tmp_path / "harm"
+    if not torch_default:  # the switch by which people go back to what torch did before
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"args": None, "cfg": None, "model": {"x": Payload(harm)}}, tmp_path / "checkpoint.pt")
     with pytest.raises(pickle.UnpicklingError):
         load_checkpoint_to_cpu(str(tmp_path / "checkpoint.pt"))
     assert not harm.exists()
 
 
-@needs_safe_globals
 def test_exactly_one_global_is_allowed():
     assert (argparse.Namespace,) == checkpoints.CHECKPOINT_GLOBALS
     ours = [g for g in torch.serialization.get_safe_globals() if getattr(g, "__module__", "") == "argparse"]

@@ -11,7 +11,7 @@ from fairseq import checkpoint_utils
 from fairseq.data import data_utils
 
 from ..checkpoint_average import find_damage, why_not_loaded
-from ..checkpoint_settings import setting_that_runs
+from ..checkpoints import RunningSetting, load_harmless
 from .damage import one_message
 from .errors import EvaluationError
 
@@ -35,7 +35,7 @@ class TrainedModel(NamedTuple):
 def load_trained_model(
     path: Path, data: Path, device: torch.device, tasks: Collection[str] | None = None
 ) -> TrainedModel:
-    """Load a checkpoint, in torch's safe mode where that is torch's default (2.6 and newer), and run nothing of it.
+    """Load a checkpoint, and run nothing of it (:func:`selfkd_fairseq.checkpoints.load_harmless`).
 
     Args:
         path: the file.
@@ -69,15 +69,15 @@ def _read_checkpoint(path: Path, data: Path) -> dict[str, Any]:
         raise EvaluationError(f"{path} {damage}")
     try:
         with one_message(str(path)):
-            state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": str(data)})
+            state = load_harmless(str(path), {"data": str(data)})
             complete = bool(state["model"]) and (state.get("cfg") or state.get("args")) is not None
     except EvaluationError as error:
-        raise EvaluationError(f"{path} {why_not_loaded(error.__cause__ or error)}") from error
+        reason = error.__cause__ or error
+        if isinstance(reason, RunningSetting):
+            raise EvaluationError(str(reason)) from error
+        raise EvaluationError(f"{path} {why_not_loaded(reason)}") from error
     if not complete:
         raise EvaluationError(f"{path} is not a checkpoint of fairseq-train: it has no model, or neither cfg nor args")
-    setting = setting_that_runs(state)
-    if setting is not None:
-        raise EvaluationError(f"{path} is refused: fairseq would run what its setting {setting} says as Python")
     return state
 
 

@@ -23,6 +23,7 @@ def states(value):
     yield {"cfg": {"model": argparse.Namespace(x=value), "task": {}}}
     yield {"cfg": {"model": {"deep": {"x": value}}}}
     yield {"cfg": {"model": None, "task": {"x": value}}, "args": None}
+    yield {"cfg": {"criterion": {"_name": "ctc", "wer_args": value}}}
     yield {"cfg": None, "args": argparse.Namespace(x=value)}
 
 
@@ -33,7 +34,7 @@ def test_calls_are_found(value):
 
 @pytest.mark.parametrize("value", KEPT)
 def test_anything_else_is_left(value):
-    assert [setting_that_runs(state) for state in states(value)] == [None] * 4
+    assert [setting_that_runs(state) for state in states(value)] == [None] * 5
 
 
 def test_names_of_files_may_look_like_calls():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
+from selfkd_fairseq import checkpoints
 from tests import fairseq_setup
 from tests.hostile.commands import COMMANDS, ON_DATA, changed, refused
 
@@ -121,14 +122,18 @@ def test_fairseqs_own_commands_refuse_it(transformer, tiny_translation, tmp_path
     path = plant(transformer, tmp_path / "planted.pt", "extra_state", Shell(harm))
     plugin = [tiny_translation, "--user-dir", fairseq_setup.ROOT / "selfkd_fairseq", "--cpu"]
     train = [*fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd", "--optimizer", "sgd", "--max-tokens", "200"]
+    call = f"__import__('os').system('touch {harm}')"
+    setting = changed(transformer, tmp_path / "setting.pt", settings_of_model(adaptive_softmax_cutoff=call))
     lines = [
         ["fairseq-generate", *plugin, "--path", path],
+        ["fairseq-generate", *plugin, "--path", setting],
         ["fairseq-train", *plugin, *train, "--save-dir", tmp_path / "new", "--restore-file", path],
         ["fairseq-train", *plugin, *train, "--save-dir", tmp_path / "new", "--finetune-from-model", path],
     ]
     for process in [fairseq_setup.start(name, *map(str, arguments)) for name, *arguments in lines]:
-        output = process.communicate(timeout=120)[0]
-        assert process.returncode != 0 and "Weights only load failed" in output, output[-2000:]
+        output = process.communicate(timeout=240)[0]
+        reason = "would run what its setting" if str(setting) in process.args else "Weights only load failed"
+        assert process.returncode != 0 and reason in output, output[-2000:]
     assert not harm.exists() and not list(tmp_path.glob("new/*"))
 
 
@@ -145,14 +150,17 @@ EVALUATED = {
 
 
 @pytest.mark.parametrize("setting", EVALUATED)
-def test_a_setting_that_fairseq_would_run_is_refused(request, tiny_translation, tmp_path, capsys, setting):
+def test_a_setting_that_fairseq_would_run_is_refused(request, tiny_translation, tmp_path, capsys, monkeypatch, setting):
     harm = tmp_path / "harm"
     call = f" __import__('os').system('touch {harm}')"
     checkpoint = request.getfixturevalue(EVALUATED[setting])
     path = changed(checkpoint, tmp_path / "planted.pt", settings_of_model(**{setting: call}))
     expected = f"{path} is refused: fairseq would run what its setting {setting} says as Python"
     assert set(refused(capsys, path, tiny_translation, tmp_path / "out", ON_DATA).values()) == {expected}
+    with pytest.raises(pickle.UnpicklingError, match=setting):  # fairseq-generate, from_pretrained() and the like
+        checkpoint_utils.load_model_ensemble_and_task([str(path)], {"data": str(tiny_translation)})
     assert not harm.exists()
+    monkeypatch.setattr(checkpoint_utils, "load_checkpoint_to_cpu", checkpoints._fairseq_load)
     with pytest.raises(Exception):  # noqa: B017 (of any kind: fairseq takes the result for something else)
         checkpoint_utils.load_model_ensemble_and_task([str(path)], {"data": str(tiny_translation)})[1].nothing  # noqa: B018
     assert harm.exists()  # else the test would say nothing
