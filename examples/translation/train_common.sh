@@ -19,5 +19,5 @@ esac
 mkdir -p "$save_dir"
 exec fairseq-train "$data" --user-dir "$plugin" "${criterion[@]}" \
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 0 \
-    --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 --update-epoch-batch-itr True --seed 1 \
+    --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 --update-epoch-batch-itr True --seed 1 --load-checkpoint-on-all-dp-ranks \
     "${recipe[@]}" --save-dir "$save_dir" --log-format json --log-file "$save_dir/log.json" "$@"

@@ -138,8 +138,9 @@ class _Pass:
         # Now dL/dz: p, less the soft targets, less the label-smoothed one but for what is the same for every word.
         if words is None:
             exact = self.exact.chunk(target)
-            expected_logit = torch.bmm(exact.probs.unsqueeze(1), z.unsqueeze(2)).view(-1)
-            self.skd += (excess + best_logit - expected_logit).sum()
+            # Less the largest logit first: a sum over V words of large logits would lose what tells them apart.
+            below_best = z.sub_(best_logit.unsqueeze(1))
+            self.skd += (excess - torch.bmm(exact.probs.unsqueeze(1), below_best.unsqueeze(2)).view(-1)).sum()
             self._count(exact.target_prob, exact.distance, exact.num_pairs)
             if plan.alpha > 0 and wanted:
                 probs.sub_(exact.probs, alpha=plan.alpha)
@@ -269,10 +270,29 @@ def fused_self_kd_loss(
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
 ) -> SelfKDLoss:
-    """The fused path behind :func:`selfkd_fairseq.core.self_kd_loss`, which checks the arguments and documents them.
+    """The fused path behind :func:`selfkd_fairseq.core.self_kd_loss`, which checks the arguments.
 
-    ``target`` holds no ignored token. Gradients flow from ``loss`` alone. Under autocast the matrix products run in the
-    autocast dtype; sums and the softmax are float32 or better always.
+    Gradients flow from ``loss`` alone. Under autocast the matrix products run in the autocast dtype; sums and the
+    softmax are float32 or better always.
+
+    Args:
+        features: (N, d), any float dtype; gradients flow.
+        weight: (V, d) of that dtype; gradients flow, but not through the soft targets.
+        bias: (V,) of that dtype, or None; gradients flow.
+        target: (N,) int64 in [0, V), none of them ignored.
+        alpha: weight of L_SKD, in [0, 1].
+        options: how the soft targets are made.
+        label_smoothing: eps of L_CE, in [0, 1).
+        excluded: word ids that are in no support except as the target.
+        chunk_size: tokens at a time; None: chosen by V and device.
+        neighbours: (V, n) int64 for the support ``nearest``, or None.
+        generator: CPU generator for the support ``random``; None: torch's own.
+
+    Returns:
+        :class:`SelfKDLoss`: sums in nats over the N tokens, float32 or better.
+
+    Raises:
+        ValueError: the support ``random`` has fewer words to draw from than it needs.
     """
     embedding = weight.detach()
     if not torch.is_grad_enabled():  # autograd would still say that a parameter needs its gradient

@@ -59,14 +59,23 @@ def rms_distance(weight: Tensor) -> Tensor:
     Returns:
         () float32 (float64 for a float64 ``weight``), at least 0.
     """
-    return torch.linalg.vector_norm(centred(weight)) * math.sqrt(2.0 / weight.size(0))
+    # Row by row: over all V d numbers at once, vector_norm on the CPU was off by 6e-4 (V = 32,000, d = 512).
+    norms: Tensor = torch.linalg.vector_norm(centred(weight), dim=1)
+    return (2.0 * norms.pow(2).mean()).sqrt()
 
 
 def effective_temperature(weight: Tensor, options: SoftTargetOptions) -> Tensor:
-    """tau' of the soft targets: () float32 or better; no gradient flows.
+    """The temperature tau' of the soft targets, in units of the embedding.
 
     It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN, and
     within the range of the dtype.
+
+    Args:
+        weight: (V, d), any float dtype; no gradient flows.
+        options: tau and its scale; assumed checked.
+
+    Returns:
+        () float32 (float64 for a float64 ``weight``).
     """
     dtype = at_least_float32(weight.dtype)
     limits = torch.finfo(dtype)
@@ -77,7 +86,7 @@ def effective_temperature(weight: Tensor, options: SoftTargetOptions) -> Tensor:
 
 
 def support_probabilities(distances: Tensor, valid: Tensor, temperature: Tensor, min_target_prob: float) -> Tensor:
-    """q over a support whose column 0 is the target, with the floor applied.
+    """Probabilities q over a support whose column 0 is the target, with the floor applied.
 
     Args:
         distances: (N, K) distances to the target's row, float32 or better.

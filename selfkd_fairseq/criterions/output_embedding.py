@@ -1,7 +1,7 @@
 """Find the decoder's output embedding matrix, or say clearly that there is none."""
 
 import contextlib
-from typing import Iterator, NamedTuple, Optional
+from typing import Any, Iterator, List, NamedTuple, Optional, Union
 
 from fairseq.models.lstm import LSTMDecoder
 from fairseq.models.transformer import TransformerDecoderBase
@@ -74,13 +74,14 @@ def find_output_embedding(model: nn.Module) -> OutputEmbedding:
     raise _unsupported(inner, f"the output layer of {type(decoder).__name__} is not known to be one matrix")
 
 
-def _stock_projection(decoder: nn.Module):
+def _stock_projection(decoder: Any) -> Union[nn.Module, OutputEmbedding, None]:
     """What known output layers multiply by: a module, a shared matrix, or None for any other output layer."""
     if "output_layer" in vars(decoder):  # replaced on this one object
         return None
     output_layer = getattr(type(decoder), "output_layer", None)
     if output_layer in (TransformerDecoderBase.output_layer, StatefulDecoder.output_layer):
-        return decoder.output_projection
+        projection: nn.Module = decoder.output_projection
+        return projection
     if output_layer is LSTMDecoder.output_layer:
         shared = decoder.share_input_output_embed
         return OutputEmbedding(decoder.embed_tokens.weight, None) if shared else decoder.fc_out
@@ -95,15 +96,16 @@ def can_give_features(model: nn.Module) -> bool:
     model's output which gradients will come, and would take an output projection that is applied outside of the model
     for unused).
     """
-    wrapper = model
+    wrapper: Any = model
     while hasattr(wrapper, "module"):
         if getattr(wrapper, "find_unused_parameters", False):
             return False
         wrapper = wrapper.module
     projection = _stock_projection(wrapper.decoder)
-    if isinstance(projection, nn.Module):
-        return not projection._forward_hooks and not projection._forward_pre_hooks
-    return projection is not None
+    if isinstance(projection, nn.Module) and (projection._forward_hooks or projection._forward_pre_hooks):
+        return False
+    # Where the matrix is shared with the input, the logits are the output of no module but the decoder.
+    return projection is not None and not wrapper.decoder._forward_hooks
 
 
 @contextlib.contextmanager
@@ -113,13 +115,19 @@ def features_instead_of_logits(model: nn.Module) -> Iterator[None]:
     Every argument of the model's forward stays as it is, so this works for models whose ``forward`` does not know
     ``features_only``, and through data-parallel wrappers. For models of which :func:`can_give_features` holds.
 
+    Args:
+        model: a fairseq model, possibly wrapped for data-parallel training.
+
+    Yields:
+        None.
+
     Raises:
         RuntimeError: at the end, if the model did not call its output layer exactly once.
     """
     decoder = unwrapped(model).decoder
-    calls = []
+    calls: List[int] = []
 
-    def output_layer(features):
+    def output_layer(features: Tensor) -> Tensor:
         calls.append(1)
         return features
 
