@@ -111,6 +111,10 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
 def save_checkpoint(state: dict[str, Any], output: Path) -> None:
     """Write a checkpoint under its final name only when it is whole; folders on the way are made.
 
+    Args:
+        state: what :func:`average_checkpoints` gave.
+        output: the final name.
+
     Raises:
         AverageError: it cannot be written. Then nothing of it is left behind, and a file that was there before stays.
         OSError: the same.
@@ -168,6 +172,9 @@ class _File:
 
 def find_damage(path: Path) -> str | None:
     """Read a whole checkpoint and compare its checksums; torch does not.
+
+    Args:
+        path: of the checkpoint.
 
     Returns:
         What is wrong, to be put behind the file's name. None if nothing is, or if the file has no checksums, as those
@@ -316,6 +323,9 @@ def round_once(values: Tensor, dtype: torch.dtype) -> Tensor:
     Args:
         values: float64, any shape.
         dtype: of the result.
+
+    Returns:
+        ``values`` in their shape and in ``dtype``; float32 as torch rounds to it.
     """
     if dtype in (torch.float64, torch.float32):
         return values.to(dtype)

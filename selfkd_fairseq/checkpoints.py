@@ -59,7 +59,7 @@ class RunningSetting(pickle.UnpicklingError):
 def load_harmless(
     path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
 ) -> dict[str, Any]:
-    """fairseq's ``load_checkpoint_to_cpu``, but a checkpoint that could run code is refused.
+    """Stand in for fairseq's ``load_checkpoint_to_cpu``: a checkpoint that could run code is refused.
 
     Args:
         path: of the checkpoint.
@@ -89,7 +89,7 @@ def load_checkpoints_harmless() -> None:
 
 
 def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
-    """fairseq's ``PathManager.copy``, but a local file that is overwritten stays as it was until the copy is on disk.
+    """Stand in for fairseq's ``PathManager.copy``: what is overwritten stays as it was until the copy is on disk.
 
     The unfinished copy lies beside it under fairseq's own temporary name, ``dst_path`` and ``.tmp``, so that what a
     kill leaves behind is overwritten by the next checkpoint of that name. Paths that iopath serves (``s3://...``), and
@@ -99,6 +99,9 @@ def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
         src_path: of the file to copy.
         dst_path: of the copy.
         overwrite: whether a file of that name is replaced.
+
+    Returns:
+        Whether the file was copied: True but for what fairseq does.
 
     Raises:
         OSError: a file cannot be read or written; ``dst_path`` is then as it was, and the unfinished copy is removed.

@@ -78,9 +78,9 @@ class BareAWDLSTM(nn.Module):
         new_state: List[Tensor] = []
         for i, layer in enumerate(self.layers):
             x = locked_dropout(x, self.DROPOUTH) if i > 0 else x
-            before = state[2 * i : 2 * i + 2] if state else [x.new_zeros(1, x.size(1), layer.hidden_size)] * 2
-            hidden_to_hidden = F.dropout(layer.weight_hh_l0, self.WDROP)
-            weights = [layer.weight_ih_l0, hidden_to_hidden, layer.bias_ih_l0, layer.bias_hh_l0]
+            input_to_hidden, hidden_to_hidden, *biases = layer.parameters()
+            before = state[2 * i : 2 * i + 2] if state else [x.new_zeros(1, x.size(1), hidden_to_hidden.size(1))] * 2
+            weights = [input_to_hidden, F.dropout(hidden_to_hidden, self.WDROP), *biases]
             # torch.lstm(input, state, weights, biases, layers, dropout, training, bidirectional, batch first)
             x, *after = torch.lstm(x, before, weights, True, 1, 0.0, True, False, False)
             new_state += after

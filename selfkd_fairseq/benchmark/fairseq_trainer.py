@@ -29,6 +29,9 @@ def build_trainer(arguments: List[str], device: torch.device) -> Trainer:
     Args:
         arguments: of ``fairseq-train``, the folder with the dictionary first.
         device: on a CPU the flag ``--cpu`` is added.
+
+    Returns:
+        The trainer, with model and criterion.
     """
     arguments = [*arguments, "--seed", "1", *([] if device.type == "cuda" else ["--cpu"])]
     with quiet():

@@ -1,5 +1,6 @@
 """Training epochs of the LSTM language models: fairseq's own training loop against a loop of plain PyTorch."""
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Tuple
@@ -85,13 +86,16 @@ def zipf_text(recipe: Recipe) -> Tensor:
 
 
 def language_model_trainer(recipe: Recipe, criterion: List[str], text: Tensor, device: torch.device) -> Trainer:
-    """fairseq's Trainer for the task ``bptt_language_modeling`` with the text as its training split.
+    """Trainer of fairseq for the task ``bptt_language_modeling`` with the text as its training split.
 
     Args:
         recipe: what to train.
         criterion: flags of the criterion.
         text: see :func:`zipf_text`.
         device: to train on.
+
+    Returns:
+        The trainer, before its first update.
     """
     with tempfile.TemporaryDirectory() as folder:
         words = range(recipe.vocabulary - NSPECIAL)
@@ -127,6 +131,9 @@ def bare_loop(recipe: Recipe, model: nn.Module, text: Tensor, device: torch.devi
         model: of fairseq; its weights are copied.
         text: see :func:`zipf_text`.
         device: to train on.
+
+    Returns:
+        The loop, before its first epoch.
     """
     bare = recipe.bare(recipe.vocabulary)
     weights = list(model.parameters())
@@ -141,11 +148,12 @@ def bare_loop(recipe: Recipe, model: nn.Module, text: Tensor, device: torch.devi
     )  # fmt: skip
 
 
-def epochs(recipe: Recipe, device: torch.device) -> Tuple[Dict[str, Callable[[], None]], int]:
+def epochs(recipe: Recipe, device: torch.device) -> Tuple[Dict[str, Callable[[], object]], int]:
     """Name -> one epoch: the bare loop, then each criterion through fairseq. And the tokens of an epoch."""
     text = zipf_text(recipe)
     trainers = {name: language_model_trainer(recipe, flags, text, device) for name, flags in CRITERIONS.items()}
-    work: Dict[str, Callable[[], None]] = {BARE: bare_loop(recipe, trainers["cross_entropy"].model, text, device).epoch}
+    bare = bare_loop(recipe, trainers["cross_entropy"].model, text, device)
+    work: Dict[str, Callable[[], object]] = {BARE: bare.epoch}
     for name, trainer in trainers.items():
-        work[name] = lambda trainer=trainer: train_epoch(trainer)
+        work[name] = functools.partial(train_epoch, trainer)
     return work, len(text) - 1

@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-from typing import Callable, Dict, NamedTuple, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import torch
 from fairseq import utils
@@ -64,7 +64,7 @@ def _label_smoothed(t: Tensors) -> None:
     _clear(t)
 
 
-def _self_kd(t: Tensors, **arguments) -> None:
+def _self_kd(t: Tensors, **arguments: Any) -> None:
     arguments = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,), **arguments}
     self_kd_loss(*t, **arguments).loss.backward()
     _clear(t)

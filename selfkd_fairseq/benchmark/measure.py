@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from typing import Callable, Dict
+from typing import Callable, Dict, List, Mapping
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -16,7 +16,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def median_seconds(
-    work: Dict[str, Callable[[], None]],
+    work: Mapping[str, Callable[[], object]],
     rounds: int,
     device: torch.device,
     progress: Callable[[], None] = lambda: None,
@@ -33,8 +33,11 @@ def median_seconds(
         device: waited for before each reading of the clock.
         progress: called after each round.
         clock: wall time by default; ``time.process_time`` counts the CPU time of all threads of this process instead.
+
+    Returns:
+        Name -> median over the counted rounds.
     """
-    seconds: Dict[str, list] = {name: [] for name in work}
+    seconds: Dict[str, List[float]] = {name: [] for name in work}
     for counted in range(-1, rounds):
         for name, function in work.items():
             _synchronize(device)

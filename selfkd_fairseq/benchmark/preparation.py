@@ -126,6 +126,12 @@ def _cpu_seconds() -> float:
 def watch(command: Sequence[str]) -> Measurement:
     """Run a command and measure it. Needs Linux's /proc.
 
+    Args:
+        command: the program and its arguments; no shell.
+
+    Returns:
+        Time in seconds and memory in bytes, of the command and of all that it started.
+
     Raises:
         RuntimeError: it failed; the message is the end of what it printed.
     """
@@ -153,6 +159,9 @@ def measure(raw: Path, merges: int, workers: int) -> Measurement:
         raw: the raw files; the result is written beside them, and removed.
         merges: of BPE.
         workers: processes of the preparation.
+
+    Returns:
+        Time in seconds and memory in bytes, of the command and of all that it started.
     """
     with tempfile.TemporaryDirectory(dir=str(raw.parent)) as folder:
         command = [sys.executable, "-m", "selfkd_fairseq.cli.prepare", "wmt14", "--source", "en", "--target", "de"]

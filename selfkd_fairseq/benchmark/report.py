@@ -3,7 +3,7 @@
 import csv
 import platform
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 import torch
 
@@ -12,7 +12,7 @@ from ..version import __version__
 
 __all__ = ["machine", "print_table", "write_csv", "write_plot"]
 
-Row = Dict[str, object]
+Row = Dict[str, Any]
 
 
 def machine(device: torch.device) -> Dict[str, object]:

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
@@ -27,7 +27,7 @@ CRITERIONS = {
 }  # fmt: skip
 
 
-def _sample(dictionary: Dictionary, sentences: int, length: int) -> dict:
+def _sample(dictionary: Dictionary, sentences: int, length: int) -> Dict[str, Any]:
     """A batch of sentences of words drawn by Zipf's law, as fairseq's own collater makes it."""
     words = len(dictionary) - dictionary.nspecial
     draw = zipf_words(words, sentences * (length - 1), torch.Generator().manual_seed(1))
@@ -35,10 +35,11 @@ def _sample(dictionary: Dictionary, sentences: int, length: int) -> dict:
     text = [torch.cat([row, torch.tensor([dictionary.eos()])]) for row in text]
     sizes = [length] * sentences
     dataset = LanguagePairDataset(text, sizes, dictionary, text, sizes, dictionary)
-    return dataset.collater([dataset[i] for i in range(sentences)])
+    batch: Dict[str, Any] = dataset.collater([dataset[i] for i in range(sentences)])
+    return batch
 
 
-def _trainer(arch: str, vocabulary: int, flags: list, device: torch.device) -> Trainer:
+def _trainer(arch: str, vocabulary: int, flags: List[str], device: torch.device) -> Trainer:
     with tempfile.TemporaryDirectory() as folder:
         for language in ("en", "de"):
             lines = "".join(f"w{i} {vocabulary - i}\n" for i in range(vocabulary))
@@ -53,13 +54,13 @@ def _trainer(arch: str, vocabulary: int, flags: list, device: torch.device) -> T
 def training_steps(arch: str, device: torch.device) -> Dict[str, Callable[[], None]]:
     """Name of a criterion -> one update of ``arch`` by it: forward, backward, clipping and the step of Adam."""
     vocabulary, sentences, length = ARCHITECTURES[arch]
-    work = {}
+    work: Dict[str, Callable[[], None]] = {}
     for name, flags in CRITERIONS.items():
         trainer = _trainer(arch, vocabulary, flags, device)
         sample = _sample(trainer.task.target_dictionary, sentences, length)
         trainer.reset_dummy_batch(sample)
 
-        def step(trainer: Trainer = trainer, sample: dict = sample) -> None:
+        def step(trainer: Trainer = trainer, sample: Dict[str, Any] = sample) -> None:
             trainer.train_step([sample])
 
         work[name] = step

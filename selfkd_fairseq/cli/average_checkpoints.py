@@ -104,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_output(options.output, inputs)
         parser.report(f"averaging {len(inputs)} checkpoints: {', '.join(map(str, inputs))}")
         save_checkpoint(average_checkpoints(inputs), options.output)
-        return options.output
+        output: Path = options.output
+        return output
 
     return run_command(
         parser,

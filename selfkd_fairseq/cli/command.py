@@ -43,7 +43,17 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    """Type of an option that takes a number of things: from 1 to 999,999,999, which fits the integers of fairseq."""
+    """Type of an option that takes a number of things: from 1 to 999,999,999, which fits the integers of fairseq.
+
+    Args:
+        text: what stands on the command line.
+
+    Returns:
+        The number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such number; argparse makes the message of the command of it.
+    """
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:20]):
         raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {text!r}")
     if len(text) > 9:

@@ -60,7 +60,14 @@ class ExactTargets:
         self.buffers = tuple(self.rows.new_empty(chunk_size, self.rows.size(0)) for _ in range(2))
 
     def chunk(self, target: Tensor) -> ExactChunk:
-        """Soft targets of tokens whose targets (C,) stand in order, so that equal ones are neighbours."""
+        """Soft targets of a chunk of tokens.
+
+        Args:
+            target: (C,) int64, in order, so that equal ones are neighbours; C at most the chunk size.
+
+        Returns:
+            :class:`ExactChunk`; its ``probs`` are good until the next call.
+        """
         words, inverse, counts = target.unique_consecutive(return_inverse=True, return_counts=True)
         probs, target_prob, distance = self._distinct(words)
         counts = counts.to(probs.dtype)
@@ -75,7 +82,7 @@ class ExactTargets:
         )
 
     def _distinct(self, words: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """q of U words (U, V), q of each word itself (U,), and the sum of its distances in units of tau' (U,).
+        """Rows q of U words (U, V), q of each word itself (U,), and the sum of its distances in units of tau' (U,).
 
         ``sqrt(|w_t|^2 + |w_k|^2 - 2 w_t . w_k)`` in place: few passes over the chunk, no new memory.
         """

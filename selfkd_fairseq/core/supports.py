@@ -93,7 +93,14 @@ class Support(NamedTuple):
 
 
 def centred(weight: Tensor) -> Tensor:
-    """W (V, d) less its mean row, float32 or better, no gradient: distances stay, and their products do not cancel."""
+    """Rows less their mean: distances stay, and their products do not cancel.
+
+    Args:
+        weight: (V, d), any float dtype; no gradient flows.
+
+    Returns:
+        (V, d), float32 or better.
+    """
     weight = weight.detach().to(at_least_float32(weight.dtype))
     return weight - weight.mean(dim=0)
 
@@ -104,7 +111,16 @@ def words_in_vocabulary(words: Sequence[Optional[int]], vocabulary_size: int) ->
 
 
 def check_word_ids(name: str, words: Tensor, vocabulary_size: int) -> None:
-    """Raise ValueError, with the name of the argument, unless it is int64 and, on the CPU, in [0, V)."""
+    """Check that a tensor holds words of the vocabulary.
+
+    Args:
+        name: of the argument, for the message.
+        words: word ids, of any shape.
+        vocabulary_size: V.
+
+    Raises:
+        ValueError: it is not int64, or, on the CPU, not in [0, V).
+    """
     if words.dtype != torch.long:
         raise ValueError(f"{name} must be int64 word ids, got {words.dtype}")
     # Reading numbers back would make a GPU wait; there an index out of range stops the kernel anyway.
@@ -115,7 +131,16 @@ def check_word_ids(name: str, words: Tensor, vocabulary_size: int) -> None:
 
 
 def check_neighbours(neighbours: Optional[Tensor], vocabulary_size: int, support_size: int) -> None:
-    """Raise ValueError unless cached neighbours, if there are any, are (V, n) word ids."""
+    """Check cached neighbours.
+
+    Args:
+        neighbours: (V, n) int64 in [0, V), or None.
+        vocabulary_size: V.
+        support_size: n.
+
+    Raises:
+        ValueError: they are of another shape or dtype, or, on the CPU, out of range.
+    """
     if neighbours is None:
         return
     if neighbours.shape != (vocabulary_size, support_size) or neighbours.dtype != torch.long:
@@ -127,7 +152,14 @@ def check_neighbours(neighbours: Optional[Tensor], vocabulary_size: int, support
 
 
 def check_floating(**tensors: Optional[Tensor]) -> None:
-    """Raise ValueError, with the name of the argument, unless each tensor is of a floating-point dtype."""
+    """Check that tensors are of a floating-point dtype.
+
+    Args:
+        **tensors: name of the argument -> tensor of any shape, or None.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
     for name, tensor in tensors.items():
         if tensor is not None and not tensor.is_floating_point():
             raise ValueError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
@@ -215,7 +247,7 @@ def random_words(
     excluded: Sequence[int],
     generator: Optional[torch.Generator] = None,
 ) -> Tensor:
-    """n different words for each token, drawn uniformly from the words that are neither excluded nor the target.
+    """The n words of each token drawn uniformly, all different, from those that are neither excluded nor the target.
 
     Args:
         target: (N,) int64.
@@ -261,8 +293,23 @@ def support_words(
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
 ) -> Tensor:
-    """The words beside the target, for a sparse support: (N, n) int64. See
-    :func:`~selfkd_fairseq.core.soft_targets.soft_targets` for the arguments."""
+    """The words beside the target, for a sparse support.
+
+    Args:
+        scores: (N, V) logits or log-probabilities of the model; read by the support ``predicted`` alone.
+        weight: (V, d), the output embedding matrix; no gradient flows.
+        target: (N,) int64, in [0, V).
+        options: see :class:`SoftTargetOptions`; assumed checked.
+        excluded: word ids that are in no support except as the target.
+        neighbours: (V, n) int64, cached result of :func:`nearest_words` for every word, or None.
+        generator: source of the support ``random``.
+
+    Returns:
+        (N, n) int64; a row may hold the target and excluded words, which :func:`make_support` marks.
+
+    Raises:
+        ValueError: the support is ``full``, or ``predicted`` without scores.
+    """
     if options.support == "predicted":
         if scores is None:
             raise ValueError("the support predicted needs the scores of the model")

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, field
+from typing import Any, Dict, List, Tuple
 
 from fairseq import utils
 from fairseq.criterions import register_criterion
@@ -12,12 +13,13 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from fairseq.logging import metrics
 from omegaconf import II
+from torch import Tensor, nn
 
 from ..core.alpha_schedule import alpha_at_update
 from ..core.reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
 from ..core.supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
-from .output_embedding import can_give_features, features_instead_of_logits, find_output_embedding
+from .output_embedding import OutputEmbedding, can_give_features, features_instead_of_logits, find_output_embedding
 from .support_state import SupportState
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
 
@@ -93,7 +95,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         ValueError: an option is out of its range (a fairseq command line shows it as one line).
     """
 
-    def __init__(self, cfg: SelfKDCriterionConfig, task):
+    def __init__(self, cfg: SelfKDCriterionConfig, task: Any):
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.alpha_max = cfg.skd_alpha
         self.warmup_updates = cfg.skd_warmup_updates
@@ -116,8 +118,15 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         refuse_unsupported_models(task)
 
     @classmethod
-    def build_criterion(cls, cfg: SelfKDCriterionConfig, task):
+    def build_criterion(cls, cfg: SelfKDCriterionConfig, task: Any) -> "SelfKDCriterion":
         """Construct the criterion for a fairseq command line: a bad option ends it with one line.
+
+        Args:
+            cfg: options of the criterion.
+            task: the fairseq task that the trainer will use.
+
+        Returns:
+            The criterion, with alpha as before the first update.
 
         Raises:
             SystemExit: an option is out of its range.
@@ -135,7 +144,9 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
     def _set_alpha(self, num_updates: int) -> None:
         self.alpha = alpha_at_update(num_updates, alpha_max=self.alpha_max, warmup_updates=self.warmup_updates)
 
-    def forward(self, model, sample, reduce=True):
+    def forward(
+        self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True
+    ) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss of one batch, as every fairseq criterion returns it.
 
         Args:
@@ -144,7 +155,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             reduce: sum over tokens; if False, loss and nll_loss are (B * T,), 0 at padding.
 
         Returns:
-            (loss in nats, sample size that fairseq divides by, logging outputs, all of them sums)
+            (loss in nats, a scalar or (B * T,), sample size that fairseq divides by, logging outputs, all of them sums)
 
         Raises:
             UnsupportedModelError: the model has no single output embedding matrix.
@@ -154,10 +165,12 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         if reduce and self.implementation == "fused" and can_give_features(model):
             with features_instead_of_logits(model):
                 net_output = model(**sample["net_input"])
-            result = self._loss_from_features(embedding, *self._tokens(model, net_output, sample))
+            features, target = self._tokens(model, net_output, sample)
+            result = self._loss_from_features(embedding, features, target)
         else:
             net_output = model(**sample["net_input"])
-            result = self._loss_from_logits(embedding, *self._tokens(model, net_output, sample), reduce)
+            logits, target = self._tokens(model, net_output, sample)
+            result = self._loss_from_logits(embedding, logits, target, reduce)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         statistics = result.statistics
@@ -182,13 +195,29 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             logging_output["total"] = utils.item(statistics.ntokens)
         return loss, sample_size, logging_output
 
-    def compute_loss(self, model, net_output, sample, reduce=True):
-        """(loss, nll_loss) from a model's output, for tasks that call a criterion by its parts. See :meth:`forward`."""
+    def compute_loss(
+        self, model: nn.Module, net_output: Any, sample: Dict[str, Any], reduce: bool = True
+    ) -> Tuple[Tensor, Tensor]:
+        """Losses from a model's output, for tasks that call a criterion by its parts.
+
+        Args:
+            model: as of :meth:`forward`.
+            net_output: what the model returned for the batch: a tuple whose first item holds the logits (B, T, V).
+            sample: as of :meth:`forward`.
+            reduce: as of :meth:`forward`.
+
+        Returns:
+            (loss, nll_loss) in nats, each a scalar, the sum over tokens, or (B * T,) without ``reduce``.
+
+        Raises:
+            UnsupportedModelError: the model has no single output embedding matrix.
+        """
         embedding = find_output_embedding(model)
-        result = self._loss_from_logits(embedding, *self._tokens(model, net_output, sample), reduce)
+        logits, target = self._tokens(model, net_output, sample)
+        result = self._loss_from_logits(embedding, logits, target, reduce)
         return (result.loss if model.training else result.ce_loss), result.nll_loss
 
-    def _warn_without_update_number(self, model) -> None:
+    def _warn_without_update_number(self, model: nn.Module) -> None:
         if model.training and self.warmup_updates > 0 and self.support_state.num_updates is None:
             logger.warning(
                 "self_kd was not told the update number, so alpha stays at 0: in a training loop of your own, call "
@@ -196,14 +225,14 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             )
             self.support_state.set_num_updates(0)  # say it once
 
-    def _tokens(self, model, net_output, sample):
+    def _tokens(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
         """Features or logits (N', d or V) and targets (N',) of all positions that count."""
         outputs, target = net_output[0], model.get_targets(sample, net_output)
         if self.ignore_prefix_size > 0:
             outputs, target = outputs[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
         return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)
 
-    def _loss_from_features(self, embedding, features, target) -> SelfKDLoss:
+    def _loss_from_features(self, embedding: OutputEmbedding, features: Tensor, target: Tensor) -> SelfKDLoss:
         return self_kd_loss(
             features,
             embedding.weight,
@@ -218,7 +247,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             generator=self.support_state.generator,
         )
 
-    def _loss_from_logits(self, embedding, logits, target, reduce) -> SelfKDLoss:
+    def _loss_from_logits(self, embedding: OutputEmbedding, logits: Tensor, target: Tensor, reduce: bool) -> SelfKDLoss:
         return self_kd_loss_from_logits(
             logits,
             embedding.weight,
@@ -234,11 +263,11 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         )
 
     @classmethod
-    def reduce_metrics(cls, logging_outputs) -> None:
+    def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate logging outputs: losses in bits per token (base 2) as fairseq logs them, the rest as means."""
         super().reduce_metrics(logging_outputs)
 
-        def total(key):
+        def total(key: str) -> Any:
             return utils.item(sum(log.get(key, 0) for log in logging_outputs))
 
         ntokens = total("ntokens")

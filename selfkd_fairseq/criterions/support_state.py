@@ -50,10 +50,13 @@ class SupportState:
         self.generator.manual_seed(int.from_bytes(digest[:4], "little"))
 
     def neighbours(self, weight: Tensor) -> Optional[Tensor]:
-        """(V, n) int64 neighbours of every word for the support ``nearest``, else None.
+        """Neighbours of every word, found when they are asked for the first time since :meth:`set_num_updates`.
 
         Args:
             weight: (V, d) output embedding matrix as it is now; no gradient flows.
+
+        Returns:
+            (V, n) int64, nearest first; None unless the support is ``nearest``.
         """
         if self.options.support != "nearest":
             return None

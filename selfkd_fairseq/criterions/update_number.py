@@ -6,13 +6,16 @@ taken where fairseq itself hands it over: the task's ``train_step`` is wrapped, 
 """
 
 import functools
+from typing import Any, Dict
+
+from torch import nn
 
 from .output_embedding import UnsupportedModelError, find_output_embedding
 
 __all__ = ["pass_update_number_to_criterion", "refuse_unsupported_models"]
 
 
-def pass_update_number_to_criterion(task) -> None:
+def pass_update_number_to_criterion(task: Any) -> None:
     """Make ``task.train_step`` call ``criterion.set_num_updates(update_num)`` before it does its work.
 
     Any criterion without ``set_num_updates`` is left alone. Calling this again for the same task changes nothing.
@@ -24,7 +27,15 @@ def pass_update_number_to_criterion(task) -> None:
     """
     train_step = task.train_step
 
-    def train_step_with_update_number(sample, model, criterion, optimizer, update_num, *args, **kwargs):
+    def train_step_with_update_number(
+        sample: Dict[str, Any],
+        model: nn.Module,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)
         try:
@@ -35,7 +46,7 @@ def pass_update_number_to_criterion(task) -> None:
     _replace_once(task, "train_step", train_step_with_update_number)
 
 
-def refuse_unsupported_models(task) -> None:
+def refuse_unsupported_models(task: Any) -> None:
     """Make ``task.begin_epoch`` end the program, with the one line of :class:`UnsupportedModelError`.
 
     In mid-epoch it would be too late: fairseq's reading thread runs then, and a program that ends beside it may end
@@ -46,7 +57,7 @@ def refuse_unsupported_models(task) -> None:
     """
     begin_epoch = task.begin_epoch
 
-    def begin_epoch_of_supported_model(epoch, model, *args, **kwargs):
+    def begin_epoch_of_supported_model(epoch: int, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         try:
             find_output_embedding(model)
         except UnsupportedModelError as error:
@@ -56,7 +67,7 @@ def refuse_unsupported_models(task) -> None:
     _replace_once(task, "begin_epoch", begin_epoch_of_supported_model)
 
 
-def _replace_once(task, name: str, replacement) -> None:
+def _replace_once(task: Any, name: str, replacement: Any) -> None:
     """Put ``replacement`` in the place of a method that it calls, unless this was done for the task before."""
     method = getattr(task, name)
     if not getattr(method, "calls_the_task_s_own", False):

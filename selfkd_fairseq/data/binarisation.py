@@ -53,6 +53,9 @@ def read_binary(stem: Path) -> BinaryText:
 
     Args:
         stem: its path without ``.bin`` and ``.idx``.
+
+    Returns:
+        The numbers of its sentences, its tokens and its special words.
     """
     import numpy  # here, so that a call that has nothing to do does not wait for the import
 

@@ -198,7 +198,13 @@ DATASETS = {dataset.name: dataset for dataset in ALL}
 
 
 def find_dataset(name: str) -> Dataset[Any]:
-    """The dataset called ``name``.
+    """Look up a dataset.
+
+    Args:
+        name: as on the command line.
+
+    Returns:
+        The one of :data:`ALL` with that name.
 
     Raises:
         PreparationError: there is none; the message lists those that there are.

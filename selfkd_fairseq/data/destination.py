@@ -53,7 +53,13 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def read_begun(dest: Path) -> dict[str, Any] | None:
-    """What the preparation in ``dest`` was begun with; None if ``dest`` is absent or empty.
+    """Find out what the preparation in a folder was begun with.
+
+    Args:
+        dest: the folder.
+
+    Returns:
+        Settings and input, as they were recorded; None if ``dest`` is absent or empty.
 
     Raises:
         PreparationError: ``dest`` holds something that ``selfkd-prepare`` did not make.

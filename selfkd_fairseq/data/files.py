@@ -42,7 +42,7 @@ def publish(unfinished: Path, final: Path) -> None:
 
 @contextlib.contextmanager
 def write_whole(dest: Path, names: Sequence[str]) -> Iterator[list[IO[str]]]:
-    """Open text files (UTF-8, ``\\n`` ends) to be written together; publish them if the block ends well.
+    r"""Open text files (UTF-8, ``\n`` ends) to be written together; publish them if the block ends well.
 
     Args:
         dest: the destination of the preparation, an existing folder.
@@ -82,7 +82,7 @@ def write_json(dest: Path, name: str, content: Any) -> None:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a text file that this package wrote (UTF-8, ends are ``\\n`` and nothing else), without their end."""
+    r"""Lines of a text file that this package wrote (UTF-8, ends are ``\n`` and nothing else), without their end."""
     with open(path, encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.rstrip("\n")
@@ -114,7 +114,13 @@ def _lock(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def sole_user(dest: Path) -> Iterator[None]:
-    """Hold ``dest`` (an existing folder) for this process; the system lets go of it however the process ends.
+    """Hold a folder for this process; the system lets go of it however the process ends.
+
+    Args:
+        dest: the folder, which exists.
+
+    Yields:
+        None.
 
     Raises:
         PreparationError: another process holds it.

@@ -40,7 +40,14 @@ class Inputs:
 
 
 def published_sums(dataset: Dataset[S], settings: S) -> dict[str, str | None]:
-    """Name -> SHA-256 of the files that would be downloaded, None where the dataset says that nobody knows it.
+    """Look up the SHA-256 of the files that would be downloaded.
+
+    Args:
+        dataset: whose files they are.
+        settings: say which of them are needed.
+
+    Returns:
+        Name of the file -> hex digest, None where the dataset says that nobody knows it.
 
     Raises:
         PreparationError: the dataset says nothing of one, so a download of it could not be checked.
@@ -57,6 +64,9 @@ def published_sums(dataset: Dataset[S], settings: S) -> dict[str, str | None]:
 def check_base_url(base_url: str) -> None:
     """Refuse anything but an http(s) address.
 
+    Args:
+        base_url: what the user gave.
+
     Raises:
         PreparationError: it is something else.
     """
@@ -68,7 +78,15 @@ def check_base_url(base_url: str) -> None:
 def download_missing(
     dataset: Dataset[S], settings: S, sums: Mapping[str, str | None], folder: Path, base_url: str, report: Report
 ) -> None:
-    """Download those files of ``sums`` (name -> SHA-256, None if unknown) that are not in ``folder`` yet.
+    """Download the files that are not there yet.
+
+    Args:
+        dataset: whose files they are.
+        settings: what the user asked for.
+        sums: name of a file -> hex SHA-256 that it must have, None if unknown.
+        folder: where to.
+        base_url: folder on the web that holds them.
+        report: takes each line meant for the user.
 
     Raises:
         PreparationError: a download failed, or a file that is there is another one than the published.
@@ -95,6 +113,9 @@ def inspect_files(dataset: Dataset[S], settings: S, raw: Path, report: Report) -
         raw: the folder of the files, or an archive.
         report: takes each line meant for the user.
 
+    Returns:
+        The texts, with what was found out about them, and the sums of their files.
+
     Raises:
         PreparationError: a file is missing or damaged, a text is empty, or the texts do not go together.
         OSError: a file cannot be read.
@@ -115,7 +136,15 @@ def inspect_files(dataset: Dataset[S], settings: S, raw: Path, report: Report) -
 
 
 def present_sums(dataset: Dataset[S], settings: S, raw: Path) -> dict[str, str] | None:
-    """Name -> SHA-256 of the raw files; None if they are not all there (any more).
+    """Take the sums of the raw files once more.
+
+    Args:
+        dataset: whose files they are.
+        settings: say which of them are needed.
+        raw: the folder of the files, or an archive.
+
+    Returns:
+        Name of the file -> hex SHA-256; None if they are not all there (any more).
 
     Raises:
         PreparationError: a file is damaged.

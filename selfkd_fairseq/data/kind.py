@@ -58,7 +58,13 @@ class Work(Generic[S]):
         return not all((self.dest / name).exists() for name in names)
 
     def sentences(self, name: str) -> Iterator[str]:
-        """The sentences of a raw text.
+        """Read a raw text once more.
+
+        Args:
+            name: of the text, one of :attr:`texts`.
+
+        Returns:
+            An iterator over its sentences, without their ends of line.
 
         Raises:
             PreparationError: the text changed since it was inspected; after the last sentence at the latest.
@@ -107,6 +113,9 @@ class Dataset(ABC, Generic[S]):
         Args:
             given: name of a field of the settings -> value.
 
+        Returns:
+            These, and :attr:`defaults` for the rest.
+
         Raises:
             UsageError: this kind has no such option, or one is missing.
         """
@@ -126,6 +135,9 @@ class Dataset(ABC, Generic[S]):
 
     def check_settings(self, settings: S) -> None:  # noqa: B027 (a kind may have nothing to check)
         """Refuse settings that make no sense.
+
+        Args:
+            settings: what the user asked for.
 
         Raises:
             PreparationError: says which.
@@ -181,6 +193,12 @@ class Dataset(ABC, Generic[S]):
     def record(self, work: Work[S]) -> dict[str, Any]:
         """What the stamp tells of a finished preparation besides settings, input and versions.
 
+        Args:
+            work: the preparation, all its steps done.
+
+        Returns:
+            Numbers of lines, words and the like, for JSON.
+
         Raises:
             PreparationError: the result is not what it should be.
         """
@@ -201,6 +219,11 @@ def by_split(numbers: Mapping[str, int]) -> str:
 
 def check_least(option: str, value: int, least: int) -> None:
     """Refuse a number that is too small.
+
+    Args:
+        option: what the message calls it.
+        value: the number.
+        least: smallest that is allowed.
 
     Raises:
         PreparationError: ``value`` is below ``least``.

@@ -20,6 +20,9 @@ def tool_versions(tools: Iterable[tuple[str, ...]]) -> dict[str, str]:
     Args:
         tools: for each package the names that it may be installed under.
 
+    Returns:
+        Name under which a package is installed -> its version.
+
     Raises:
         PreparationError: one is not installed.
     """

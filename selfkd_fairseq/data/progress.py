@@ -10,7 +10,10 @@ def progress_bar(**options: Any) -> Any:
     """A tqdm bar with rate and time left, that writes to a log file only now and then.
 
     Args:
-        options: as of ``tqdm.tqdm``.
+        **options: as of ``tqdm.tqdm``.
+
+    Returns:
+        A ``tqdm.tqdm`` on stderr.
     """
     from tqdm import tqdm  # here, so that a call that has nothing to do does not wait for the import
 

@@ -139,7 +139,13 @@ def sha256_of(path: Path) -> str:
 
 
 def fingerprint(file: RawFile) -> str:
-    """The hex SHA-256 by which a raw file is known.
+    """The SHA-256 by which a raw file is known.
+
+    Args:
+        file: where it is.
+
+    Returns:
+        Hex digest of the bytes of the file, or of what it holds if the text was published plain.
 
     Raises:
         PreparationError: it must be unzipped for that, and is damaged.
@@ -160,13 +166,16 @@ def _decode(line: bytes, number: int, text: Text) -> str:
 
 
 def read_sentences(text: Text, digest: Any = None) -> Iterator[str]:
-    """Sentences of a raw text; only ``\\n`` ends a sentence (``\\r\\n`` ends count too).
+    r"""Sentences of a raw text; only ``\n`` ends a sentence (``\r\n`` ends count too).
 
     A byte order mark at the start is dropped. U+2028, U+0085, form feeds and the like stay in their sentence.
 
     Args:
         text: where it is.
         digest: a hash of :mod:`hashlib`, which is fed every byte of the text.
+
+    Yields:
+        A sentence without its end, blank ones too.
 
     Raises:
         PreparationError: the file is truncated or damaged, or the text is not UTF-8 (the message has the line number).
@@ -194,6 +203,9 @@ def inspect_text(text: Text, reserved: Sequence[str] = ()) -> InspectedText:
         text: where it is.
         reserved: words that it must not have.
 
+    Returns:
+        The text with the number of its lines, of those that are blank, and its SHA-256.
+
     Raises:
         PreparationError: as :func:`read_sentences`; or it has a reserved word, or no word at all.
         OSError: the file cannot be read.
@@ -217,6 +229,12 @@ def inspect_text(text: Text, reserved: Sequence[str] = ()) -> InspectedText:
 
 def read_again(inspected: InspectedText) -> Iterator[str]:
     """Sentences of a text that was inspected before.
+
+    Args:
+        inspected: what :func:`inspect_text` gave.
+
+    Yields:
+        A sentence without its end, blank ones too.
 
     Raises:
         PreparationError: as :func:`read_sentences`; or, after the last sentence, the text is another one by now.

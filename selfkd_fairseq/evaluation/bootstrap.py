@@ -34,13 +34,16 @@ def _resampled_means(sums: np.ndarray, tokens: np.ndarray, samples: int, seed: i
 
 
 def perplexity(nll: np.ndarray, tokens: np.ndarray, samples: int, seed: int) -> Interval:
-    """exp of the mean nll per token, with its interval.
+    """Perplexity, exp of the mean nll per token, with its interval.
 
     Args:
         nll: (S,) sum over the tokens of each sentence, nats.
         tokens: (S,) number of tokens of each.
         samples: number of draws.
         seed: of the draws; the same seed and number of sentences give the same draws.
+
+    Returns:
+        The perplexity of all sentences, and percentiles 2.5 and 97.5 of that of the draws.
     """
     low, high = np.percentile(np.exp(_resampled_means(nll, tokens, samples, seed)), PERCENTILES)
     return Interval(float(np.exp(nll.sum() / tokens.sum())), float(low), float(high))
@@ -52,7 +55,12 @@ def nll_difference(nll: np.ndarray, baseline: np.ndarray, tokens: np.ndarray, sa
     Args:
         nll: (S,) sum over the tokens of each sentence, nats.
         baseline: (S,) the same of the baseline.
-        tokens, samples, seed: see :func:`perplexity`.
+        tokens: (S,) number of tokens of each, the same for both.
+        samples: number of draws.
+        seed: as of :func:`perplexity`; both systems are compared on the same draws.
+
+    Returns:
+        The mean difference over all tokens in nats, and percentiles 2.5 and 97.5 of that of the draws.
     """
     difference = nll - baseline
     low, high = np.percentile(_resampled_means(difference, tokens, samples, seed), PERCENTILES)

@@ -38,6 +38,9 @@ def calibrate(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> 
         confidence: (T,) float64 in (0, 1], T at least 1: probability of the most probable word.
         correct: (T,) bool: that word is the right one.
         bins: their number.
+
+    Returns:
+        The expected calibration error, a fraction, and the bins from the least confident to the most.
     """
     edges = np.arange(bins + 1) / bins
     numbers = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)

@@ -179,6 +179,9 @@ def compare(runs: Sequence[Run], split: str, baseline: str, options: TextOptions
         options: forms of the text; not read without translations.
         how: test, number of samples and seed; the intervals of the perplexity take the last two.
 
+    Returns:
+        Scores of each run and of each system, tests against the baseline, and notes for the reader.
+
     Raises:
         ScoringError: see :func:`check_alike` and :func:`score_runs`.
     """

@@ -26,6 +26,9 @@ def _is_ours(folder: Path) -> bool:
 def check_place(output: Path) -> None:
     """Refuse a place where the result must not go: only an empty folder and an earlier result are replaced.
 
+    Args:
+        output: what the user gave; it need not exist.
+
     Raises:
         ComparisonError: something else is there.
     """

@@ -59,6 +59,9 @@ def as_page(comparison: Comparison, provenance: Mapping[str, Any], plots: Sequen
         comparison: of the runs.
         provenance: of the comparison itself (:func:`selfkd_fairseq.provenance.provenance`).
         plots: file names.
+
+    Returns:
+        Markdown.
     """
     lines = [f"# Comparison with {comparison.baseline}, split {comparison.split}", "", as_markdown(comparison)]
     lines += [f"- {line}" for line in explanations(comparison)]
@@ -97,8 +100,12 @@ def as_json(comparison: Comparison, provenance: Mapping[str, Any], scoring: Mapp
     """``comparison.json``: all numbers unrounded, and all that is known of where they come from.
 
     Args:
-        comparison, provenance: see :func:`as_page`.
+        comparison: of the runs.
+        provenance: of the comparison itself (:func:`selfkd_fairseq.provenance.provenance`).
         scoring: the options that translations were scored with.
+
+    Returns:
+        One JSON object, indented, with a line end.
     """
     content = {
         "program": PROGRAM,

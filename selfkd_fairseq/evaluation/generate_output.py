@@ -147,6 +147,9 @@ def read_generate_output(text: str, name: str, nbest: bool = False) -> GenerateO
         name: of the file, for messages.
         nbest: a sentence may have several hypotheses; the one with the highest score is taken, the first of equals.
 
+    Returns:
+        Hypotheses and references in the order of the sentence numbers; references are None if there are none.
+
     Raises:
         ScoringError: it is no such output, incomplete, or holds several.
     """

@@ -25,6 +25,9 @@ def make_metrics(language: str, lowercase: bool = False, tokenizer: str | None =
             so does BLEU of the tokens).
         tokenizer: a name of sacreBLEU's, for BLEU of the plain text; None: its own choice.
 
+    Returns:
+        The metrics in the order above, each with the form of the text that it scores.
+
     Raises:
         ScoringError: the tokenizer needs a package that is not installed.
     """

@@ -73,6 +73,12 @@ def parse_run(text: str) -> tuple[str, Path]:
 
     A folder of that very name is RUN, whatever ``=`` it holds (hydra makes such names), and so is a path.
 
+    Args:
+        text: what stands on the command line.
+
+    Returns:
+        (name of the system, folder); whether the folder exists is not looked at.
+
     Raises:
         ComparisonError: there is no name.
     """
@@ -143,6 +149,9 @@ def read_evaluation(path: Path, split: str) -> Evaluation:
         path: of the file.
         split: that must be in it.
 
+    Returns:
+        Its numbers, those of each sentence among them (nll in nats, sums over tokens), and the rest of the record.
+
     Raises:
         ComparisonError: it is damaged, of another format, or of another split.
         OSError: it cannot be read.
@@ -200,8 +209,12 @@ def read_run(system: str, folder: Path, split: str, nbest: bool = False) -> Run:
         split: of the data that was evaluated.
         nbest: the translations hold several hypotheses of a sentence; the best is taken.
 
+    Returns:
+        The evaluation and, where they are there, translations, training log and provenance.
+
     Raises:
-        ScoringError: something is missing or damaged; the message names the file.
+        ScoringError: a file is damaged; the message names it.
+        ComparisonError: the run is not evaluated, or its files do not go together.
         OSError: a file cannot be read.
     """
     results = folder / "results"

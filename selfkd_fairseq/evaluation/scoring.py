@@ -43,6 +43,9 @@ def remove_bpe(sentences: Sequence[str], symbol: str | None) -> list[str]:
         sentences: tokens, separated by spaces.
         symbol: one of :data:`BPE_SYMBOLS`, or None to leave the sentences as they are.
 
+    Returns:
+        One sentence for each, words separated by spaces.
+
     Raises:
         ScoringError: None, and the marks of subword-nmt are in the text: its scores would be those of subwords.
     """
@@ -83,7 +86,11 @@ def make_texts(
         output_references: T- lines, in the same form as the hypotheses; None if there are none.
         language: of the text, a code as sacremoses takes it.
         detokenised: hypotheses and ``output_references`` are plain text, not tokens.
-        plain_references, token_references: in these forms they win over ``output_references``.
+        plain_references: plain text, used for that form in place of ``output_references``.
+        token_references: tokens, used for that form in place of ``output_references``.
+
+    Returns:
+        Hypotheses and references in both forms, one of each per sentence.
 
     Raises:
         ScoringError: no references, or not as many as hypotheses.
@@ -141,7 +148,12 @@ def score_texts(
 
     Args:
         texts: the sentences.
-        language, lowercase, tokenizer: see :func:`make_metrics`.
+        language: of the text; sacreBLEU chooses its tokenizer by it.
+        lowercase: BLEU and chrF of the plain text ignore case.
+        tokenizer: a name of sacreBLEU's, for BLEU of the plain text; None: its own choice.
+
+    Returns:
+        One score per metric, in percent, with sacreBLEU's signature.
 
     Raises:
         ScoringError: the tokenizer needs a package that is not installed.

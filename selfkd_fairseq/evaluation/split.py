@@ -46,6 +46,9 @@ def read_split(
         max_tokens: most tokens in a batch, padding included; of a stream, the length of its windows.
         max_sentences: most sentences in a batch. One of the two is given.
 
+    Returns:
+        The batches, which can be read once, and the number of targets of each sentence.
+
     Raises:
         EvaluationError: there is nothing to score, or something that the model or a batch cannot hold.
         OSError: there is no such split.

@@ -13,7 +13,13 @@ STDIN = Path("-")
 
 
 def read_text(path: Path) -> str:
-    """All of a text file, unpacked if its name ends in ``.gz``; ``-`` is stdin.
+    """Read a text file from end to end.
+
+    Args:
+        path: of the file, which is unpacked if its name ends in ``.gz``; ``-`` is stdin.
+
+    Returns:
+        The text; its ends of line are as they are in the file.
 
     Raises:
         ScoringError: it is not UTF-8, or a damaged .gz.
@@ -32,8 +38,15 @@ def read_text(path: Path) -> str:
 def read_sentences(path: Path) -> list[str]:
     """The lines of a text file. Only a line feed ends a line, as for sacreBLEU and selfkd-prepare.
 
+    Args:
+        path: as of :func:`read_text`.
+
+    Returns:
+        The lines without their ends; what follows the last end is a line too unless it is empty.
+
     Raises:
-        ScoringError, OSError: see :func:`read_text`.
+        ScoringError: it is not UTF-8, or a damaged .gz.
+        OSError: it cannot be read.
     """
     lines = read_text(path).split("\n")
     return lines if lines[-1] else lines[:-1]

@@ -40,6 +40,9 @@ def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
         checkpoint: of any model that ``self_kd`` can train, whatever the criterion was.
         data: folder with ``dict.LANG.txt`` of the target language, or with ``dict.txt`` of a language model.
 
+    Returns:
+        The matrix (V, d) in float32 on the CPU, its V words, and the soft targets of the training.
+
     Raises:
         EvaluationError: as :func:`load_trained_model`; or the model has no plain output matrix.
         OSError: a file cannot be read.

@@ -43,6 +43,9 @@ def load_trained_model(
         device: where the model goes.
         tasks: names of those that the caller can use; None for all.
 
+    Returns:
+        The model on ``device`` in evaluation mode, its task on the data, and how far it was trained.
+
     Raises:
         EvaluationError: the file is no whole checkpoint, of another task, does not fit the dictionaries of the data,
             or has a setting that fairseq would run as Python.

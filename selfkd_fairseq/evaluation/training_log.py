@@ -41,7 +41,7 @@ def log_records(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _number(value: Any) -> float:
-    """fairseq logs numbers as texts. NaN for what is no number, and none of a curve."""
+    """A number from a log, where fairseq writes it as a text. NaN for what is no number, and none of a curve."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -65,6 +65,9 @@ def read_training_log(path: Path) -> TrainingLog:
 
     Args:
         path: of the log.
+
+    Returns:
+        Curves over the number of updates, each empty if the log has none of it; nll in nats per token, a mean.
 
     Raises:
         ScoringError: it is not UTF-8.

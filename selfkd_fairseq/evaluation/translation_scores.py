@@ -45,7 +45,14 @@ def _key(form: str, name: str) -> str:
 
 
 def target_language(runs: Sequence[Run], options: TextOptions) -> str:
-    """Of the options, else of the trainings.
+    """The language of the translations: that of the options, else that of the trainings.
+
+    Args:
+        runs: at least one; the first speaks for all.
+        options: forms of the text.
+
+    Returns:
+        A code as sacremoses takes it.
 
     Raises:
         ComparisonError: neither says.
@@ -133,6 +140,9 @@ def score_runs(
         baselines: (R) index of the run that each is tested against; None if there is none.
         options: forms of the text.
         resampling: the test.
+
+    Returns:
+        Scores in percent and p-values of each run, with sacreBLEU's signatures.
 
     Raises:
         ScoringError: references that are missing or of another number; a tokenizer that is missing.

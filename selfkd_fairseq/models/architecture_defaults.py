@@ -1,24 +1,25 @@
 """Defaults of an architecture: values for what the user left open."""
 
 import dataclasses
+from typing import Any, Type
 
 from fairseq.models import register_model
 
 __all__ = ["register_variant", "set_defaults"]
 
 
-def set_defaults(args, **defaults):
+def set_defaults(args: Any, **defaults: Any) -> None:
     """Set each attribute that the user did not set: for architectures of fairseq models without a dataclass.
 
     Args:
         args: namespace or config of the model, changed in place.
-        defaults: attribute name -> value.
+        **defaults: attribute name -> value.
     """
     for name, value in defaults.items():
         setattr(args, name, getattr(args, name, value))
 
 
-def register_variant(name, model, config, description, **defaults):
+def register_variant(name: str, model: type, config: Type[Any], description: str, **defaults: Any) -> type:
     """Register ``model`` once more under another name and with other defaults.
 
     fairseq's hydra command line fills in the defaults of a model's dataclass before it calls an architecture function,
@@ -29,7 +30,7 @@ def register_variant(name, model, config, description, **defaults):
         model: fairseq model class.
         config: its dataclass.
         description: docstring of the variant.
-        defaults: option -> value where it differs from ``config``.
+        **defaults: option -> value where it differs from ``config``.
 
     Returns:
         The registered subclass of ``model``.
@@ -40,4 +41,5 @@ def register_variant(name, model, config, description, **defaults):
         if option.name in defaults
     ]
     variant = dataclasses.make_dataclass(f"{config.__name__}_{name}", changed, bases=(config,))
-    return register_model(name, dataclass=variant)(type(name, (model,), {"__doc__": description}))
+    registered: type = register_model(name, dataclass=variant)(type(name, (model,), {"__doc__": description}))
+    return registered

@@ -6,10 +6,12 @@ dropout of whole words in the embedding, tied embeddings, and the activation reg
 """
 
 from dataclasses import dataclass, field
+from typing import List, Optional, Tuple
 
+from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model
-from torch import nn
+from torch import Tensor, nn
 
 from .architecture_defaults import register_variant
 from .lstm_regularisation import (
@@ -20,7 +22,7 @@ from .lstm_regularisation import (
     check_probability,
     temporal_activation_regularisation,
 )
-from .stateful_language_model import StatefulDecoder, StatefulLanguageModel
+from .stateful_language_model import State, StatefulDecoder, StatefulLanguageModel
 
 __all__ = ["AWDLSTMConfig", "AWDLSTMDecoder", "AWDLSTMLanguageModel"]
 
@@ -65,7 +67,7 @@ class AWDLSTMDecoder(StatefulDecoder):
         ValueError: an option is out of its range.
     """
 
-    def __init__(self, cfg, dictionary):
+    def __init__(self, cfg: AWDLSTMConfig, dictionary: Dictionary):
         super().__init__(dictionary)
         self.ar_weight, self.tar_weight = cfg.activation_regularization, cfg.temporal_activation_regularization
         if self.ar_weight < 0 or self.tar_weight < 0:
@@ -94,10 +96,10 @@ class AWDLSTMDecoder(StatefulDecoder):
         if tied:
             self.output_projection.weight = self.embed_tokens.weight
 
-    def recurrence(self, tokens, state):
+    def recurrence(self, tokens: Tensor, state: Optional[State]) -> Tuple[Tensor, State]:
         """See :meth:`StatefulDecoder.recurrence`; the state is (h, c) of the first layer, of the second, and so on."""
         x = self.input_dropout(self.embedding_dropout(self.embed_tokens, tokens))
-        new_state = []
+        new_state: List[Tensor] = []
         for i, layer in enumerate(self.layers):
             if i > 0:
                 x = self.hidden_dropout(x)
@@ -108,7 +110,7 @@ class AWDLSTMDecoder(StatefulDecoder):
             self.activation_loss = self._activation_loss(x, dropped, tokens)
         return dropped, new_state
 
-    def _activation_loss(self, outputs, dropped, tokens):
+    def _activation_loss(self, outputs: Tensor, dropped: Tensor, tokens: Tensor) -> Tensor:
         counts = tokens.ne(self.dictionary.pad())
         return self.ar_weight * activation_regularisation(
             dropped, counts

@@ -6,15 +6,17 @@ in ``nn.LSTM``: their sum starts on twice the range and learns at twice the rate
 """
 
 from dataclasses import dataclass, field
+from typing import Optional, Tuple
 
 import torch.nn.functional as F
+from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model
-from torch import nn
+from torch import Tensor, nn
 
 from .architecture_defaults import register_variant
 from .lstm_regularisation import check_probability
-from .stateful_language_model import StatefulDecoder, StatefulLanguageModel
+from .stateful_language_model import State, StatefulDecoder, StatefulLanguageModel
 
 __all__ = ["ZarembaConfig", "ZarembaDecoder", "ZarembaLanguageModel"]
 
@@ -48,7 +50,7 @@ class ZarembaDecoder(StatefulDecoder):
         ValueError: the embeddings are to be tied and the widths differ, or a probability is not in [0, 1).
     """
 
-    def __init__(self, cfg, dictionary):
+    def __init__(self, cfg: ZarembaConfig, dictionary: Dictionary):
         super().__init__(dictionary)
         if cfg.share_decoder_input_output_embed and cfg.decoder_embed_dim != cfg.decoder_hidden_size:
             raise ValueError(
@@ -67,7 +69,7 @@ class ZarembaDecoder(StatefulDecoder):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -cfg.init_range, cfg.init_range)
 
-    def recurrence(self, tokens, state):
+    def recurrence(self, tokens: Tensor, state: Optional[State]) -> Tuple[Tensor, State]:
         """See :meth:`StatefulDecoder.recurrence`; the state is (h, c)."""
         embedded = F.dropout(self.embed_tokens(tokens), self.dropout, self.training)
         outputs, state = self.lstm(embedded, None if state is None else tuple(state))

@@ -3,7 +3,7 @@
 Every part is the identity, or zero, in evaluation mode.
 """
 
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,14 @@ __all__ = [
 
 
 def check_probability(name: str, value: float) -> float:
-    """Return a dropout probability that makes sense.
+    """Check a dropout probability.
+
+    Args:
+        name: what the message calls it.
+        value: the probability.
+
+    Returns:
+        ``value`` itself.
 
     Raises:
         ValueError: it is not in [0, 1).
@@ -80,7 +87,7 @@ class EmbeddingDropout(nn.Module):
         Returns:
             (T, B, d), in the embedding's dtype; the gradient flows to the rows that are kept.
         """
-        vectors = embedding(words)
+        vectors: Tensor = embedding(words)
         if not self.training or self.p == 0:
             return vectors
         # A factor a row, applied after the look-up: the same as masking the matrix, without a copy of it.
@@ -99,26 +106,35 @@ class WeightDropLSTM(nn.LSTM):
     mode this is ``nn.LSTM``.
 
     Args:
+        *arguments: of ``nn.LSTM``.
         weight_dropout: probability that an entry of a hidden-to-hidden matrix is zero; the others are scaled by
             1 / (1 - weight_dropout). The gradient flows to the entries that are kept.
-        arguments: of ``nn.LSTM``.
+        **keywords: of ``nn.LSTM``.
     """
 
-    def __init__(self, *arguments, weight_dropout: float = 0.0, **keywords):
+    def __init__(self, *arguments: Any, weight_dropout: float = 0.0, **keywords: Any):
         super().__init__(*arguments, **keywords)
         self.weight_dropout = check_probability("weight dropout", weight_dropout)
 
-    def forward(
+    def forward(  # type: ignore[override]  # of the two overloads the one without packed sequences
         self, input: Tensor, hx: Optional[Tuple[Tensor, Tensor]] = None
     ) -> Tuple[Tensor, Tuple[Tensor, Tensor]]:
-        """As of ``nn.LSTM``."""
+        """Run over a window, as ``nn.LSTM`` does.
+
+        Args:
+            input: (T, B, d); the gradient flows.
+            hx: the state before, h and c, each (layers, B, width); None: zeros.
+
+        Returns:
+            ((T, B, width) outputs, the state after, as ``hx``)
+        """
         if not self.training or self.weight_dropout == 0:
             return super().forward(input, hx)
         # nn.LSTM computes with this list of its parameters. Only the list is exchanged, for this call: the module
         # and its parameters stay as they are for optimizers, checkpoints and data-parallel wrappers.
         weights = self._flat_weights
         self._flat_weights = [
-            F.dropout(weight, self.weight_dropout) if name.startswith("weight_hh") else weight
+            F.dropout(weight, self.weight_dropout) if weight is not None and name.startswith("weight_hh") else weight
             for name, weight in zip(self._flat_weights_names, weights)
         ]
         try:

@@ -1,16 +1,18 @@
 """What LSTM language models need to carry their state from one window of a stream to the next."""
 
 import logging
-from typing import Dict, List, Optional, Type
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Set, Tuple
 
+from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["StatefulDecoder", "StatefulLanguageModel"]
 
 logger = logging.getLogger(__name__)
 
 State = List[Tensor]  # each (layers, B, width): one row for each of the B streams
+IncrementalState = Dict[str, Dict[str, Optional[Tensor]]]  # what fairseq keeps between the steps of a decoding
 
 
 class StatefulDecoder(FairseqIncrementalDecoder):
@@ -20,16 +22,18 @@ class StatefulDecoder(FairseqIncrementalDecoder):
     the training state alone. What is carried is detached: no gradient flows from one window into the one before
     (truncated back-propagation through time).
 
-    A subclass sets ``output_projection`` (a Linear) and implements :meth:`recurrence`.
+    A subclass sets ``output_projection`` and implements :meth:`recurrence`.
     """
 
-    def __init__(self, dictionary):
+    output_projection: nn.Linear
+
+    def __init__(self, dictionary: Dictionary):
         super().__init__(dictionary)
         self.activation_loss: Optional[Tensor] = None
         self._carried: Dict[bool, Optional[State]] = {}
-        self._warned = set()
+        self._warned: Set[str] = set()
 
-    def recurrence(self, tokens: Tensor, state: Optional[State]):
+    def recurrence(self, tokens: Tensor, state: Optional[State]) -> Tuple[Tensor, State]:
         """Features of every position, and the state after the last.
 
         Args:
@@ -44,13 +48,13 @@ class StatefulDecoder(FairseqIncrementalDecoder):
 
     def forward(
         self,
-        prev_output_tokens,
-        encoder_out=None,
-        incremental_state=None,
-        starts_stream=None,
-        features_only=False,
-        src_lengths=None,
-    ):
+        prev_output_tokens: Tensor,
+        encoder_out: Optional[Any] = None,
+        incremental_state: Optional[IncrementalState] = None,
+        starts_stream: Optional[bool] = None,
+        features_only: bool = False,
+        src_lengths: Optional[Tensor] = None,
+    ) -> Tuple[Tensor, None]:
         """Logits (or features) of every position.
 
         Args:
@@ -60,7 +64,7 @@ class StatefulDecoder(FairseqIncrementalDecoder):
             starts_stream: True: start from a zero state and carry the state on; False: go on from the carried state;
                 None: start from a zero state and carry nothing.
             features_only: leave out the output projection.
-            src_lengths: unused.
+            src_lengths: (B,), unused.
 
         Returns:
             ((B, T, V) logits, or (B, T, d) features; None)
@@ -68,8 +72,25 @@ class StatefulDecoder(FairseqIncrementalDecoder):
         features = self.extract_features(prev_output_tokens, encoder_out, incremental_state, starts_stream)[0]
         return (features if features_only else self.output_layer(features)), None
 
-    def extract_features(self, prev_output_tokens, encoder_out=None, incremental_state=None, starts_stream=None, **_):
-        """As :meth:`forward` without the output projection: ((B, T, d) features, None)."""
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: Optional[Any] = None,
+        incremental_state: Optional[IncrementalState] = None,
+        starts_stream: Optional[bool] = None,
+        **_: Any,
+    ) -> Tuple[Tensor, None]:
+        """As :meth:`forward` without the output projection.
+
+        Args:
+            prev_output_tokens: (B, T), integers in [0, V).
+            encoder_out: unused.
+            incremental_state: as of :meth:`forward`.
+            starts_stream: as of :meth:`forward`.
+
+        Returns:
+            ((B, T, d) features; None)
+        """
         if incremental_state is not None:
             tokens = prev_output_tokens[:, -1:]
             cached = self.get_incremental_state(incremental_state, "state")
@@ -104,11 +125,19 @@ class StatefulDecoder(FairseqIncrementalDecoder):
             self._warned.add(message)
 
     def output_layer(self, features: Tensor) -> Tensor:
-        """Logits: (..., d) -> (..., V)."""
-        return self.output_projection(features)
+        """Make logits, with gradient.
+
+        Args:
+            features: (..., d).
+
+        Returns:
+            (..., V).
+        """
+        logits: Tensor = self.output_projection(features)
+        return logits
 
     def take_activation_loss(self) -> Optional[Tensor]:
-        """The regularisation term of the last training window, in nats per token, once; None if there is none."""
+        """The regularisation of the last training window, once: a scalar in nats per token, None if there is none."""
         loss, self.activation_loss = self.activation_loss, None
         return loss
 
@@ -120,14 +149,19 @@ class StatefulDecoder(FairseqIncrementalDecoder):
         """Go on from ``state`` in the next training window; see :meth:`carried_state`."""
         self._carried[True] = state
 
-    def reorder_incremental_state(self, incremental_state, new_order):
-        """Reorder the cache of step-by-step decoding after a step of beam search."""
+    def reorder_incremental_state(self, incremental_state: IncrementalState, new_order: Tensor) -> None:
+        """Reorder the cache of step-by-step decoding after a step of beam search.
+
+        Args:
+            incremental_state: fairseq's cache, changed in place.
+            new_order: (B,) int64: for each row of the beams the row that it goes on from.
+        """
         cached = self.get_incremental_state(incremental_state, "state")
         if cached is not None:
             reordered = {name: part.index_select(1, new_order) for name, part in cached.items()}
             self.set_incremental_state(incremental_state, "state", reordered)
 
-    def max_positions(self):
+    def max_positions(self) -> int:
         """No limit: the state is carried on."""
         return int(1e6)
 
@@ -139,11 +173,18 @@ class StatefulLanguageModel(FairseqLanguageModel):
         decoder_class: what a subclass is made of; takes the config and the dictionary.
     """
 
-    decoder_class: Type[StatefulDecoder]
+    decoder_class: ClassVar[Callable[..., StatefulDecoder]]
 
     @classmethod
-    def build_model(cls, cfg, task):
+    def build_model(cls, cfg: Any, task: Any) -> "StatefulLanguageModel":
         """The model for a fairseq command line.
+
+        Args:
+            cfg: options of the model, a fairseq dataclass.
+            task: fairseq task; its ``target_dictionary`` holds the V words.
+
+        Returns:
+            A new model with random parameters.
 
         Raises:
             SystemExit: an option is out of its range; one line.
@@ -153,8 +194,23 @@ class StatefulLanguageModel(FairseqLanguageModel):
         except ValueError as error:
             raise SystemExit(f"{cfg._name}: {error}") from None
 
-    def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
+    def load_state_dict(
+        self,
+        state_dict: Dict[str, Any],
+        strict: bool = True,
+        model_cfg: Optional[Any] = None,
+        args: Optional[Any] = None,
+    ) -> Any:
         """As of every fairseq model.
+
+        Args:
+            state_dict: name -> tensor, of a checkpoint.
+            strict: refuse missing and superfluous names.
+            model_cfg: options of the model, for fairseq's pruning of layers.
+            args: the same in the form of older versions.
+
+        Returns:
+            What PyTorch returns: the missing and the superfluous names.
 
         Raises:
             SystemExit: the checkpoint is of another vocabulary size; one line instead of a list of tensors.

@@ -1,14 +1,15 @@
 """The optimizer ``nt_asgd``: SGD, then averaged SGD once validation stops getting better (Merity et al., 2018)."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim import AMPOptimizer, FairseqOptimizer, FP16Optimizer, register_optimizer
 from omegaconf import II
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +27,15 @@ class NTASGD(torch.optim.SGD):
     or ``step`` puts the plain weights back. All of it is in ``state_dict``, so a resumed run is the same run.
 
     Args:
-        params: as for every optimizer; floating point.
+        params: as for every optimizer: tensors of any shape, floating point, or groups of them.
         nonmonotone: n, at least 1.
-        keywords: of ``torch.optim.SGD``.
+        **keywords: of ``torch.optim.SGD``.
 
     Raises:
         ValueError: ``nonmonotone`` is below 1.
     """
 
-    def __init__(self, params, nonmonotone: int = 5, **keywords):
+    def __init__(self, params: Any, nonmonotone: int = 5, **keywords: Any):
         if nonmonotone < 1:
             raise ValueError(f"--nonmonotone must be at least 1, not {nonmonotone}")
         super().__init__(params, **keywords)
@@ -47,14 +48,16 @@ class NTASGD(torch.optim.SGD):
     @property
     def validations(self) -> List[float]:
         """Every recorded validation, the oldest first."""
-        return self.param_groups[0]["validations"]
+        validations: List[float] = self.param_groups[0]["validations"]
+        return validations
 
     @property
     def averaged_points(self) -> int:
         """How many points the average is the mean of; 0 before the trigger."""
-        return self.param_groups[0]["averaged_points"]
+        averaged_points: int = self.param_groups[0]["averaged_points"]
+        return averaged_points
 
-    def _parameters(self):
+    def _parameters(self) -> Iterator[Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
     def record_validation(self, value: float) -> None:
@@ -84,20 +87,20 @@ class NTASGD(torch.optim.SGD):
                 parameter.copy_(state.pop("plain"))
 
     def consolidate_state_dict(self) -> None:
-        """fairseq calls this on every worker before it writes a checkpoint: the average goes into the model."""
+        """Called by fairseq on every worker before it writes a checkpoint: the average goes into the model."""
         if not self.validations and not self._warned:
             logger.warning("nt_asgd was told of no validation, so it is plain SGD (bptt_language_modeling tells it)")
             self._warned = True
         self.use_average()
 
-    def zero_grad(self, *arguments, **keywords) -> None:
+    def zero_grad(self, *arguments: Any, **keywords: Any) -> None:
         """As of every optimizer; and the plain weights are back, for training goes on."""
         self.use_plain()
         super().zero_grad(*arguments, **keywords)
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """One step of SGD, and of the average if it is kept."""
+    def step(self, closure: Optional[Callable[[], float]] = None) -> Any:
+        """One step of SGD, and of the average if it is kept; the loss of ``closure``, None without one."""
         self.use_plain()
         loss = super().step(closure)
         if self.averaged_points > 0:
@@ -122,9 +125,17 @@ class NTASGDConfig(FairseqDataclass):
 
 @register_optimizer("nt_asgd", dataclass=NTASGDConfig)
 class FairseqNTASGD(FairseqOptimizer):
-    """:class:`NTASGD` for fairseq, with ``--task bptt_language_modeling``, which tells it the validations."""
+    """:class:`NTASGD` for fairseq, with ``--task bptt_language_modeling``, which tells it the validations.
 
-    def __init__(self, cfg: NTASGDConfig, params):
+    Args:
+        cfg: options of the optimizer.
+        params: list of the parameters, of any shape, floating point.
+
+    Raises:
+        SystemExit: an option is out of its range; one line.
+    """
+
+    def __init__(self, cfg: NTASGDConfig, params: Any):
         super().__init__(cfg)
         try:
             self._optimizer = NTASGD(params, nonmonotone=cfg.nonmonotone, **self.optimizer_config)
@@ -132,17 +143,23 @@ class FairseqNTASGD(FairseqOptimizer):
             raise SystemExit(f"nt_asgd: {error}") from None
 
     @property
-    def optimizer_config(self):
+    def optimizer_config(self) -> Dict[str, Any]:
         """The settings of the command line for ``torch.optim.SGD``."""
         return {
-            "lr": self.cfg.lr[0] if isinstance(self.cfg.lr, Collection) else self.cfg.lr,
+            "lr": self.cfg.lr[0] if isinstance(self.cfg.lr, Sequence) else self.cfg.lr,
             "momentum": self.cfg.momentum,
             "weight_decay": self.cfg.weight_decay,
         }
 
 
-def averaging_optimizer(optimizer) -> Optional[NTASGD]:
-    """The :class:`NTASGD` inside a fairseq optimizer, or None.
+def averaging_optimizer(optimizer: Any) -> Optional[NTASGD]:
+    """The :class:`NTASGD` inside a fairseq optimizer.
+
+    Args:
+        optimizer: of fairseq's trainer, wrapped for half precision or not.
+
+    Returns:
+        The optimizer whose state holds the average; None if this is another optimizer.
 
     Raises:
         SystemExit: it is wrapped for training in half precision. There its parameters are copies of the model's

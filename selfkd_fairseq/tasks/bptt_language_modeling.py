@@ -3,8 +3,9 @@
 import hashlib
 import math
 import os
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 import torch
 from fairseq import utils
@@ -16,10 +17,11 @@ from fairseq.optim import AMPOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.language_modeling import LanguageModelingTask
 from omegaconf import II
+from torch import Tensor, nn
 
-from ..models.stateful_language_model import StatefulLanguageModel
+from ..models.stateful_language_model import State, StatefulDecoder, StatefulLanguageModel
 from ..models.unwrapped import unwrapped
-from ..optim.nt_asgd import averaging_optimizer
+from ..optim.nt_asgd import NTASGD, averaging_optimizer
 from .stream_state import gather_streams, workers
 from .stream_windows import Streams, TokenStream, WindowedStreams, fixed_windows, variable_windows
 
@@ -45,7 +47,7 @@ class BPTTLanguageModelingConfig(FairseqDataclass):
     )
     batch_size: Optional[int] = II("dataset.batch_size")
     train_subset: str = II("dataset.train_subset")
-    dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")
+    dataset_impl: Optional[ChoiceEnum(get_available_dataset_impl())] = II("dataset.dataset_impl")  # type: ignore[valid-type]
 
 
 @register_task(NAME, dataclass=BPTTLanguageModelingConfig)
@@ -66,19 +68,28 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         dictionary: of V words.
     """
 
-    def __init__(self, cfg, dictionary):
+    def __init__(self, cfg: BPTTLanguageModelingConfig, dictionary: Dictionary):
         super().__init__(cfg, dictionary)
         self.cfg = cfg  # the legacy base class keeps it as `args` alone
-        self._all_streams = None  # the state of every worker's streams after the last window
-        self._restored_streams = None  # the same, from a checkpoint, until the first window
-        self._update = self._first_window = self._state_before = None
-        self._window_lengths = []  # since the last update
-        self._averaging = None
+        self._all_streams: Optional[State] = None  # the state of every worker's streams after the last window
+        self._restored_streams: Optional[State] = None  # the same, from a checkpoint, until the first window
+        self._update: Optional[int] = None
+        self._first_window: Optional[int] = None
+        self._state_before: Optional[State] = None
+        self._window_lengths: List[int] = []  # since the last update
+        self._averaging: Optional[NTASGD] = None
         self._validation_is_recorded = True
 
     @classmethod
-    def setup_task(cls, cfg, **kwargs):
+    def setup_task(cls, cfg: BPTTLanguageModelingConfig, **kwargs: Any) -> "BPTTLanguageModelingTask":
         """Load the dictionary of the (first) data folder.
+
+        Args:
+            cfg: options of the task.
+            **kwargs: unused.
+
+        Returns:
+            The task, without data.
 
         Raises:
             SystemExit: an option makes no sense.
@@ -90,19 +101,26 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         return cls(cfg, Dictionary.load(cls._dictionary_path(cfg)))
 
     @staticmethod
-    def _dictionary_path(cfg):
+    def _dictionary_path(cfg: BPTTLanguageModelingConfig) -> str:
         return os.path.join(utils.split_paths(cfg.data)[0], "dict.txt")
 
     @classmethod
-    def add_args(cls, parser):
+    def add_args(cls, parser: ArgumentParser) -> None:
         """Add the options to a command line."""
         super().add_args(parser)
         # fairseq-train asserts that there is some batch size before any task can say what it needs one for. 0 lets
         # it pass, and get_batch_iterator says it.
         parser.set_defaults(batch_size=0)
 
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> StatefulLanguageModel:
         """The model that ``--arch`` names.
+
+        Args:
+            cfg: options of the model, a fairseq dataclass.
+            from_checkpoint: whether weights of a checkpoint will be loaded into it.
+
+        Returns:
+            A new model with random parameters.
 
         Raises:
             SystemExit: it cannot carry its state.
@@ -117,8 +135,14 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
     # ------------------------------------------------------------------------------------------------------- data
 
-    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Load a split as one stream of tokens; of several data folders, the one of this epoch.
+
+        Args:
+            split: train, valid, test and so on: the name of a binarised file.
+            epoch: counted from 1.
+            combine: join the parts that a split is stored in (``train``, ``train1``, ...).
+            **kwargs: unused.
 
         Raises:
             FileNotFoundError: there is no such split.
@@ -131,18 +155,33 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         self.datasets[split] = TokenStream.of_lines(lines, len(self.dictionary))
 
     def get_batch_iterator(
-        self, dataset, max_tokens=None, max_sentences=None, *, seed=1, num_shards=1, shard_id=0, epoch=1,
-        skip_remainder_batch=False, **other
-    ):  # fmt: skip
+        self, dataset: TokenStream, max_tokens: Optional[int] = None, max_sentences: Optional[int] = None, *,
+        seed: int = 1, num_shards: int = 1, shard_id: int = 0, epoch: int = 1, skip_remainder_batch: bool = False,
+        **other: Any
+    ) -> iterators.EpochBatchIterator:  # fmt: skip
         """Windows of this worker's streams, in order; ``max_sentences`` is the number of its streams.
 
         A window is a slice of a tensor in memory, so nothing is read ahead: ``--num-workers`` and
         ``--data-buffer-size`` have no effect, and no reading thread or process is alive when the program ends.
 
+        Args:
+            dataset: a loaded split.
+            max_tokens: unused.
+            max_sentences: B, streams of this worker, at least 1.
+            seed: of random windows.
+            num_shards: number of data-parallel workers.
+            shard_id: this worker, counted from 0.
+            epoch: counted from 1.
+            skip_remainder_batch: leave out the windows that do not fill a last update (``--update-freq``).
+            **other: what fairseq gives to tasks that shuffle; unused.
+
+        Returns:
+            fairseq's iterator over :class:`WindowedStreams`.
+
         Raises:
             SystemExit: the number of streams was not given, or the corpus is too short for so many.
         """
-        if (max_sentences or 0) < 1:
+        if max_sentences is None or max_sentences < 1:
             raise SystemExit(
                 f"{NAME} needs --batch-size, the number of parallel streams that the corpus is cut into "
                 "(20 to train on the Penn Treebank, 1 to score)"
@@ -170,8 +209,25 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
             skip_remainder_batch=skip_remainder_batch,
         )
 
-    def eval_lm_dataloader(self, dataset, batch_size=None, context_window=0, max_tokens=None, **other):
+    def eval_lm_dataloader(
+        self,
+        dataset: TokenStream,
+        batch_size: Optional[int] = None,
+        context_window: int = 0,
+        max_tokens: Optional[int] = None,
+        **other: Any,
+    ) -> iterators.CountingIterator:
         """Windows for ``fairseq-eval-lm``.
+
+        Args:
+            dataset: a loaded split.
+            batch_size: number of parallel streams, at least 1.
+            context_window: must be 0.
+            max_tokens: unused.
+            **other: for :meth:`get_batch_iterator`.
+
+        Returns:
+            fairseq's iterator over the windows of one epoch, in order.
 
         Raises:
             SystemExit: as :meth:`get_batch_iterator`, or a context window was asked for.
@@ -180,8 +236,12 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
             raise SystemExit(f"{NAME} carries the state along the whole corpus and takes no --context-window")
         return self.get_batch_iterator(dataset, max_sentences=batch_size, **other).next_epoch_itr(shuffle=False)
 
-    def inference_step(self, *arguments, **keywords):
+    def inference_step(self, *arguments: Any, **keywords: Any) -> NoReturn:
         """Refuse to generate text.
+
+        Args:
+            *arguments: unused.
+            **keywords: unused.
 
         Raises:
             SystemExit: always.
@@ -192,21 +252,25 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
     # --------------------------------------------------------------------------------------------------- training
 
-    def begin_epoch(self, epoch, model):
+    def begin_epoch(self, epoch: int, model: nn.Module) -> None:
         """Check a carried state before fairseq's reading threads start, so that an error ends the program cleanly.
+
+        Args:
+            epoch: counted from 1; unused.
+            model: as the trainer holds it; unused.
 
         Raises:
             SystemExit: the checkpoint's state is of another number of streams than this run's.
         """
         if self._restored_streams is not None:
-            there, here = self._restored_streams[0].size(1), self.cfg.batch_size * workers()
+            there, here = self._restored_streams[0].size(1), (self.cfg.batch_size or 0) * workers()
             if there != here:
                 raise SystemExit(
                     f"{NAME}: the checkpoint was written in the middle of an epoch of {there} streams and this run "
                     f"has {here}: use the same --batch-size (over all workers)"
                 )
 
-    def _take_up_state(self, sample, decoder, update_num):
+    def _take_up_state(self, sample: Dict[str, Any], decoder: StatefulDecoder, update_num: int) -> None:
         """Before a window: the state that a checkpoint carried, or that of a window which fairseq gives once more."""
         restored, self._restored_streams = self._restored_streams, None
         if restored is not None and not sample["net_input"]["starts_stream"]:
@@ -218,16 +282,35 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
             decoder.set_carried_state(self._state_before)
             self._window_lengths = []
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+    def train_step(
+        self,
+        sample: Dict[str, Any],
+        model: nn.Module,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Forward and backward of one window, with the model's activation regularisation (AR, TAR) in the loss.
 
         The criterion's ``nll_loss`` never holds the regularisation; its ``loss`` does if there is an ``nll_loss``
         beside it.
+
+        Args:
+            sample: an item of :class:`WindowedStreams`.
+            model: as the trainer holds it.
+            criterion: fairseq criterion; its loss is a sum over tokens.
+            optimizer: of the trainer; it scales the loss in half precision.
+            update_num: updates done so far.
+            ignore_grad: multiply the loss by 0 (a batch that only keeps the workers in step).
+
+        Returns:
+            (loss in nats, a scalar, sum over tokens; sample size that fairseq divides by; logging outputs)
         """
-        decoder = unwrapped(model).decoder
+        decoder: StatefulDecoder = unwrapped(model).decoder
         self._take_up_state(sample, decoder, update_num)
 
-        def regularised(model, sample):
+        def regularised(model: nn.Module, sample: Dict[str, Any]) -> Tuple[Tensor, int, Dict[str, Any]]:
             loss, sample_size, logging_output = criterion(model, sample)
             activation_loss = decoder.take_activation_loss()
             if activation_loss is not None:
@@ -238,13 +321,21 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
                     logging_output["loss"] = logging_output["loss"] + activation_loss.detach()
             return loss, sample_size, logging_output
 
-        result = super().train_step(sample, model, regularised, optimizer, update_num, ignore_grad)
+        loss, sample_size, logging_output = super().train_step(
+            sample, model, regularised, optimizer, update_num, ignore_grad
+        )
         self._window_lengths.append(sample["target"].size(1))
-        self._all_streams = None if sample["ends_stream"] else gather_streams(decoder.carried_state())
-        return result
+        carried = decoder.carried_state()
+        self._all_streams = None if carried is None or sample["ends_stream"] else gather_streams(carried)
+        return loss, sample_size, logging_output
 
-    def optimizer_step(self, optimizer, model, update_num):
+    def optimizer_step(self, optimizer: Any, model: nn.Module, update_num: int) -> None:
         """One update; with ``--variable-bptt`` the learning rate is in proportion to the length of the window.
+
+        Args:
+            optimizer: of the trainer, wrapped for half precision or not.
+            model: as the trainer holds it; its gradients are summed and clipped.
+            update_num: updates done so far.
 
         Raises:
             SystemExit: SGD with --amp: fairseq divides its gradient by the loss scale twice.
@@ -254,15 +345,16 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         lengths, self._window_lengths = self._window_lengths, []
         self._averaging = averaging_optimizer(optimizer)
         if not self.cfg.variable_bptt or not lengths:
-            return super().optimizer_step(optimizer, model, update_num)
+            super().optimizer_step(optimizer, model, update_num)
+            return
         lr = optimizer.get_lr()
         optimizer.set_lr(lr * sum(lengths) / len(lengths) / self.cfg.tokens_per_sample)
         try:
-            return super().optimizer_step(optimizer, model, update_num)
+            super().optimizer_step(optimizer, model, update_num)
         finally:
             optimizer.set_lr(lr)
 
-    def reduce_metrics(self, logging_outputs, criterion):
+    def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
         """As the criterion does; and ``activation_loss``, AR and TAR in bits per token, where the model has them."""
         super().reduce_metrics(logging_outputs, criterion)
         if any("activation_loss" in log for log in logging_outputs):
@@ -272,13 +364,13 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
     # ----------------------------------------------------------------------------------- validation with nt_asgd
 
-    def begin_valid_epoch(self, epoch, model):
+    def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
         """An optimizer that averages weights (``nt_asgd``) validates with the average."""
         self._validation_is_recorded = False
         if self._averaging is not None:
             self._averaging.use_average()
 
-    def post_validate(self, model, stats, agg):
+    def post_validate(self, model: nn.Module, stats: Dict[str, Any], agg: Any) -> None:
         """Tell such an optimizer the perplexity of the first validation subset, before fairseq saves a checkpoint."""
         if self._averaging is not None and not self._validation_is_recorded:
             self._averaging.record_validation(float(stats["ppl"]))
@@ -286,15 +378,18 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 
-    def get_checkpoint_dict(self):
+    def get_checkpoint_dict(self) -> Dict[str, Dict[str, Any]]:
         """What fairseq saves of this task for a resumed run: in mid-epoch, the carried state of every stream."""
         saved = self.state_dict()
         if self._all_streams is not None:
             saved["carried_state"] = [part.cpu() for part in self._all_streams]
         return {type(self).__name__: saved}
 
-    def set_checkpoint_dict(self, saved):
+    def set_checkpoint_dict(self, saved: Dict[str, Any]) -> None:
         """Take up what :meth:`get_checkpoint_dict` gave.
+
+        Args:
+            saved: the entry of this task in a checkpoint.
 
         Raises:
             SystemExit: the checkpoint is of another dictionary.
@@ -302,7 +397,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
         self.load_state_dict(saved)
         self._restored_streams = saved.get("carried_state")
 
-    def state_dict(self):
+    def state_dict(self) -> Dict[str, Any]:
         """What every use of a checkpoint needs: the fingerprint of the dictionary."""
         symbols = "\n".join(self.dictionary.symbols)
         return {
@@ -310,8 +405,11 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
             "dictionary_sha256": hashlib.sha256(symbols.encode("utf-8")).hexdigest(),
         }
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Check the dictionary of a checkpoint against the data's.
+
+        Args:
+            state_dict: what :meth:`state_dict` gave when the checkpoint was written.
 
         Raises:
             SystemExit: they differ.

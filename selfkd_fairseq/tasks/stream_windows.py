@@ -1,6 +1,7 @@
 """A corpus as parallel streams of tokens, read window by window."""
 
-from typing import List, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ class TokenStream(FairseqDataset):
         self.tokens = tokens
 
     @classmethod
-    def of_lines(cls, lines, vocabulary_size: int) -> "TokenStream":
+    def of_lines(cls, lines: Any, vocabulary_size: int) -> "TokenStream":
         """Join the lines of an indexed dataset, in the smallest integer type that holds the vocabulary."""
         dtype = np.uint16 if vocabulary_size <= np.iinfo(np.uint16).max else np.int32
         tokens = np.empty(int(np.sum(lines.sizes)), dtype=dtype)
@@ -47,6 +48,12 @@ def variable_windows(stream_length: int, tokens_per_sample: int, seed: int, epoc
     The mean length is ``tokens_per_sample`` with probability 0.95, else half of it; the length is normal around the
     mean with standard deviation 5, and at least 5.
 
+    Args:
+        stream_length: predictions per stream.
+        tokens_per_sample: the usual mean length of a window, in tokens.
+        seed: of the run.
+        epoch: counted from 1.
+
     Returns:
         Where the windows of a stream begin, and its end: a pure function of the arguments, so that every worker and
         every resumed run reads the same windows.
@@ -60,7 +67,8 @@ def variable_windows(stream_length: int, tokens_per_sample: int, seed: int, epoc
     return bounds
 
 
-class Streams(NamedTuple):
+@dataclass(frozen=True)
+class Streams:
     """Which of the parallel streams of a corpus a worker reads.
 
     Attributes:
@@ -109,7 +117,7 @@ class WindowedStreams(FairseqDataset):
         """Number of windows."""
         return len(self.bounds) - 1
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Dict[str, Any]:
         """A fairseq batch: ``target`` (B, T) and, in ``net_input``, ``src_tokens`` (B, T), both int64."""
         window = slice(self.bounds[index], self.bounds[index + 1])
         inputs, targets = (torch.from_numpy(rows[:, window].astype(np.int64)) for rows in (self.inputs, self.targets))
@@ -128,7 +136,7 @@ class WindowedStreams(FairseqDataset):
             "target": targets,
         }
 
-    def collater(self, samples: List[dict]) -> dict:
+    def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
         """An item is a batch already."""
         (batch,) = samples
         return batch

@@ -62,6 +62,9 @@ def load_segmenter(codes: Path, vocabulary: Path | None = None, threshold: int =
         vocabulary: file of ``subword count`` lines; if given, subwords counted fewer than ``threshold`` times
             are split again.
         threshold: see ``vocabulary``.
+
+    Returns:
+        A ``BPE`` of subword-nmt.
     """
     state = codes.stat()  # another file may take this path later in the life of the process
     return _load_segmenter(codes, vocabulary, threshold, (state.st_ino, state.st_mtime_ns))
@@ -109,7 +112,10 @@ def segment_pairs(
         codes: file of merges.
         vocabularies: of each side, see :func:`load_segmenter`.
         threshold: as there.
-        cleaning: None in place of a pair that this does not keep.
+        cleaning: says which pairs of segmented sentences are kept; None: all.
+
+    Returns:
+        For each pair in order (source, target), or None for one that ``cleaning`` does not keep.
     """
     source, target = (load_segmenter(codes, vocabulary, threshold) for vocabulary in vocabularies)
     done: list[tuple[str, str] | None] = []

@@ -45,6 +45,9 @@ class _Candidate(NamedTuple):
 class _Text:
     """All words, one after the other, with a boundary before, between and after them.
 
+    Args:
+        words: each with the number of times that it occurs.
+
     Attributes:
         slots: (n,) int32, see the module.
         starts: (words,) int64, the first slot of each word.

@@ -32,13 +32,16 @@ class Part:
         return self.file.format(language=language, source=settings.source, target=settings.target)
 
     def find(self, settings: TranslationSettings, language: str, raw: Path) -> Text | None:
-        """Where the text of one language is, None if it is not there.
+        """Look for the text of one language.
 
         Args:
             settings: say which languages there are.
             language: one of them.
             raw: the archive itself, or a folder that holds the archive, or what was in it (with its folders or
                 without), or the published file.
+
+        Returns:
+            Where the text is; None if it is not there. Nothing is opened.
         """
         name = self.name(settings, language)
         if self.archive is not None:
