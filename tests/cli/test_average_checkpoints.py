@@ -202,7 +202,8 @@ def assert_is_the_mean(model, trained):
     state = model.state_dict()
     assert state.keys() == trained.mean.keys()
     for key, value in state.items():
-        np.testing.assert_array_equal(value.numpy(), trained.mean[key], err_msg=key)
+        if not fairseq_setup.ONLY_OF_0_12_2.search(key):
+            np.testing.assert_array_equal(value.numpy(), trained.mean[key], err_msg=key)
 
 
 def test_in_fairseq_generate(trained, tmp_path):

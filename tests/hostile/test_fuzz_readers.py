@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import math
+import sys
 
 import hypothesis.strategies as st
 import pytest
@@ -93,6 +94,8 @@ def test_command_lines(name_and_arguments):
             assert (err.getvalue() == "" and "usage: " in out.getvalue()) if end.code == 0 else out.getvalue() == ""
             lines = err.getvalue().splitlines()
             assert end.code == 0 or (len(lines) == 1 and lines[0].startswith(f"{PARSERS[name].prog}: error: "))
+        except IndexError:
+            assert sys.version_info < (3, 10)  # argparse itself, given "-h="
         else:
             assert (out.getvalue(), err.getvalue()) == ("", "")
 
