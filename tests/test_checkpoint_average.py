@@ -19,6 +19,7 @@ from selfkd_fairseq.checkpoint_average import (
     round_once,
     save_checkpoint,
 )
+from tests.hostile.payloads import Opens
 
 HALF_FORMS = {torch.float16: (11, -24), torch.bfloat16: (8, -133), torch.float32: (24, -149)}
 
@@ -202,14 +203,6 @@ def test_models_that_do_not_fit_together(tmp_path, model, message):
         average_checkpoints(paths)
 
 
-class Payload:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
 def _flip_a_bit_of_the_model(path):
     with zipfile.ZipFile(path) as archive:
         data = max((i for i in archive.infolist() if "/data/" in i.filename), key=lambda i: i.file_size)
@@ -245,7 +238,7 @@ def test_damaged_files(tmp_path, message, monkeypatch):
 
 def test_planted_code_is_refused_and_not_run(tmp_path):
     paths = write(tmp_path, [{"w": torch.ones(2)}] * 2)
-    torch.save(checkpoint({"w": torch.ones(2)}, extra_state={"x": Payload(tmp_path / "harm")}), paths[1])
+    torch.save(checkpoint({"w": torch.ones(2)}, extra_state={"x": Opens(tmp_path / "harm")}), paths[1])
     with pytest.raises(AverageError, match=r"checkpoint2.pt holds (_io|io).open, which safe loading refuses$"):
         average_checkpoints(paths)
     assert not (tmp_path / "harm").exists()

@@ -16,17 +16,8 @@ from fairseq import file_io
 from fairseq.file_io import PathManager
 
 from selfkd_fairseq import checkpoints
+from tests.hostile.payloads import Opens
 from tests.resume.processes import CONTEXT, kill_at_file_size
-
-
-class Payload:
-    """Creates a file when it is unpickled without care."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_namespace_loads_in_a_fresh_process(tmp_path, root):
@@ -49,7 +40,7 @@ def test_namespace_loads_in_a_fresh_process(tmp_path, root):
 @pytest.mark.parametrize("where", ["args", "extra_state", "model"])
 def test_a_planted_global_is_refused_and_not_run(tmp_path, where):
     harm = tmp_path / "harm"
-    torch.save({"args": argparse.Namespace(), where: {"x": Payload(harm)}}, tmp_path / "checkpoint.pt")
+    torch.save({"args": argparse.Namespace(), where: {"x": Opens(harm)}}, tmp_path / "checkpoint.pt")
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert not harm.exists()
@@ -62,7 +53,7 @@ def test_fairseq_refuses_a_planted_checkpoint(tmp_path, monkeypatch, torch_defau
     harm = tmp_path / "harm"
     if not torch_default:  # the switch by which people go back to what torch did before
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    torch.save({"args": None, "cfg": None, "model": {"x": Payload(harm)}}, tmp_path / "checkpoint.pt")
+    torch.save({"args": None, "cfg": None, "model": {"x": Opens(harm)}}, tmp_path / "checkpoint.pt")
     with pytest.raises(pickle.UnpicklingError):
         load_checkpoint_to_cpu(str(tmp_path / "checkpoint.pt"))
     assert not harm.exists()

@@ -15,20 +15,11 @@ from fairseq import checkpoint_utils
 from selfkd_fairseq import checkpoints
 from tests import fairseq_setup
 from tests.hostile.commands import COMMANDS, ON_DATA, changed, refused
-
-
-class Opens:
-    """Makes a file when it is unpickled without care."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
+from tests.hostile.payloads import Opens
 
 
 class Shell(Opens):
-    """The same by a shell."""
+    """Makes it by a shell."""
 
     def __reduce__(self):
         return os.system, (f"touch {self.path}",)
