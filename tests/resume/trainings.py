@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import selfkd_fairseq  # noqa: F401 (lets torch load a fairseq checkpoint)
+from tests.fairseq_setup import ONLY_OF_0_12_2
 
 TIMES = ("wps", "ups", "wall")
 
@@ -28,7 +29,8 @@ def training_state(state: dict[str, Any]) -> dict[str, Any]:
     """All of a checkpoint that decides how the training goes on; not the options, the times and the meters."""
     left_out = ("metrics", "previous_training_time")
     extra = {key: value for key, value in state["extra_state"].items() if key not in left_out}
-    kept = {key: state[key] for key in ("model", "criterion", "last_optimizer_state", "task_state")}
+    kept = {key: state[key] for key in ("criterion", "last_optimizer_state", "task_state")}
+    kept["model"] = {name: tensor for name, tensor in state["model"].items() if not ONLY_OF_0_12_2.search(name)}
     return {**kept, "extra_state": extra, "optimizer_history": state["optimizer_history"][-1]}
 
 
