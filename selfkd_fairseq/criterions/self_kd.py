@@ -166,11 +166,11 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             with features_instead_of_logits(model):
                 net_output = model(**sample["net_input"])
             features, target = self._tokens(model, net_output, sample)
-            result = self._loss_from_features(embedding, features, target)
+            result = self._loss_from_features(embedding, features, target, model.training)
         else:
             net_output = model(**sample["net_input"])
             logits, target = self._tokens(model, net_output, sample)
-            result = self._loss_from_logits(embedding, logits, target, reduce)
+            result = self._loss_from_logits(embedding, logits, target, reduce, model.training)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         statistics = result.statistics
@@ -214,7 +214,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         """
         embedding = find_output_embedding(model)
         logits, target = self._tokens(model, net_output, sample)
-        result = self._loss_from_logits(embedding, logits, target, reduce)
+        result = self._loss_from_logits(embedding, logits, target, reduce, model.training)
         return (result.loss if model.training else result.ce_loss), result.nll_loss
 
     def _warn_without_update_number(self, model: nn.Module) -> None:
@@ -232,7 +232,9 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             outputs, target = outputs[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
         return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)
 
-    def _loss_from_features(self, embedding: OutputEmbedding, features: Tensor, target: Tensor) -> SelfKDLoss:
+    def _loss_from_features(
+        self, embedding: OutputEmbedding, features: Tensor, target: Tensor, training: bool
+    ) -> SelfKDLoss:
         return self_kd_loss(
             features,
             embedding.weight,
@@ -244,10 +246,12 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             ignore_index=self.padding_idx,
             excluded=self.excluded,
             neighbours=self.support_state.neighbours(embedding.weight),
-            generator=self.support_state.generator,
+            generator=self.support_state.generator(training),
         )
 
-    def _loss_from_logits(self, embedding: OutputEmbedding, logits: Tensor, target: Tensor, reduce: bool) -> SelfKDLoss:
+    def _loss_from_logits(
+        self, embedding: OutputEmbedding, logits: Tensor, target: Tensor, reduce: bool, training: bool
+    ) -> SelfKDLoss:
         return self_kd_loss_from_logits(
             logits,
             embedding.weight,
@@ -259,7 +263,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             excluded=self.excluded,
             reduction="sum" if reduce else "none",
             neighbours=self.support_state.neighbours(embedding.weight),
-            generator=self.support_state.generator,
+            generator=self.support_state.generator(training),
         )
 
     @classmethod

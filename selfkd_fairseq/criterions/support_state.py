@@ -19,7 +19,8 @@ class SupportState:
         excluded: word ids that are never neighbours.
         refresh_updates: R, at least 1: neighbours are found anew at every update that R divides, and at the first
             update of a process, so a run that is resumed from such an update repeats the uninterrupted one.
-        seed: fairseq's seed; random words depend on it, on the update number and on the rank of the worker.
+        seed: fairseq's seed; random words depend on it, on the update number and on the rank of the worker, and those
+            of a validation not on how many words the training has drawn before it.
 
     Raises:
         ValueError: ``refresh_updates`` is below 1.
@@ -30,7 +31,9 @@ class SupportState:
             raise ValueError(f"refresh_updates must be at least 1, got {refresh_updates}")
         self.options, self.excluded = options, tuple(excluded)
         self.refresh_updates, self.seed = refresh_updates, seed
-        self.generator = torch.Generator()
+        # A worker without a batch is given the one that fairseq saw first, which is another one after a resume: it
+        # draws too, so what a validation draws must not follow from that.
+        self._generators = {True: torch.Generator(), False: torch.Generator()}
         self.num_updates: Optional[int] = None
         # By matrix: one criterion may serve several models (multilingual training). The matrix is kept beside its
         # neighbours, so that its id stays its own.
@@ -45,9 +48,21 @@ class SupportState:
         self.num_updates = num_updates
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0
-        # A hash, because torch's CPU generator reads no more than 32 bits of its seed.
-        digest = hashlib.sha256(f"{self.seed} {num_updates} {rank}".encode()).digest()
-        self.generator.manual_seed(int.from_bytes(digest[:4], "little"))
+        for training, generator in self._generators.items():
+            # A hash, because torch's CPU generator reads no more than 32 bits of its seed.
+            text = f"{self.seed} {num_updates} {rank}" + ("" if training else " validation")
+            generator.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little"))
+
+    def generator(self, training: bool) -> torch.Generator:
+        """Source of the support ``random``, seeded when the update began.
+
+        Args:
+            training: whether the words are for a batch of the training, or for one of a validation.
+
+        Returns:
+            A CPU generator, one for each of the two.
+        """
+        return self._generators[training]
 
     def neighbours(self, weight: Tensor) -> Optional[Tensor]:
         """Neighbours of every word, found when they are asked for the first time since :meth:`set_num_updates`.

@@ -38,9 +38,9 @@ def test_only_nearest_has_neighbours():
     assert state("full").neighbours(torch.zeros(5, 2)) is None
 
 
-def draws(support_state, update):
+def draws(support_state, update, training=True):
     support_state.set_num_updates(update)
-    return [torch.rand(4, generator=support_state.generator).tolist() for _ in range(3)]
+    return [torch.rand(4, generator=support_state.generator(training)).tolist() for _ in range(3)]
 
 
 def test_random_draws_depend_on_seed_and_update_alone():
@@ -50,6 +50,14 @@ def test_random_draws_depend_on_seed_and_update_alone():
     one = state(seed=1)
     draws(one, 4)
     assert draws(one, 5) == draws(state(seed=1), 5)
+
+
+def test_what_a_validation_draws_does_not_follow_from_what_the_training_drew():
+    one = state(seed=1)
+    trained = draws(one, 5)
+    validated = draws(one, 5, training=False)
+    assert validated == draws(state(seed=1), 5, training=False) != trained
+    assert draws(state(seed=1), 6, training=False) != validated
 
 
 def test_refresh_updates_below_one_is_named():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.fairseq_setup import NO_DROPOUT, TINY_TRANSFORMER, two_workers
+from tests.fairseq_setup import NO_DROPOUT, ONLY_OF_0_12_2, TINY_TRANSFORMER, two_workers
 from tests.resume.processes import Run
 from tests.resume.systems import SYSTEMS
 from tests.resume.trainings import assert_same_checkpoint, checkpoint, logged, updates_done
@@ -74,7 +74,7 @@ def test_two_workers_equal_one_process_with_all_batches(tiny_translation, tmp_pa
     parameters = checkpoint(two.folder)["model"]
     for name, value in checkpoint(one.folder)["model"].items():
         # Key biases move by rounding alone, and Adam makes steps of full size of any gradient.
-        if not name.endswith("k_proj.bias"):
+        if not name.endswith("k_proj.bias") and not ONLY_OF_0_12_2.search(name):
             assert torch.allclose(value, parameters[name], atol=2e-4), name
     records = logged(two.log)
     assert [update for kind, update in records if kind == "update"] == list(range(1, 7))

@@ -14,7 +14,9 @@ from tests.fairseq_setup import ROOT
 
 COMMAND = [sys.executable, "-m", "selfkd_fairseq.cli.prepare"]
 PAIR = ["multi30k", "--source", "en", "--target", "de"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# The scripts take the first Python that they find: this one.
+PROGRAMS = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": PROGRAMS}
 
 
 def options(raw, dest):
