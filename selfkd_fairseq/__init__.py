@@ -15,5 +15,5 @@ __all__ = ["__version__"]
 if importlib.util.find_spec("fairseq") is not None:
     # fairseq imports tasks/ and models/ of a user dir by itself, but never criterions/ and optim/. Importing all of
     # them here makes `import selfkd_fairseq` enough for scripts too; a second import registers nothing.
-    for _part in ("checkpoints", "criterions", "models", "optim", "tasks"):
+    for _part in ("checkpoints", "nan_search", "criterions", "models", "optim", "tasks"):
         importlib.import_module(f"{__name__}.{_part}")
