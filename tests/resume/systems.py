@@ -1,4 +1,4 @@
-"""The two kinds of model that the tests of this folder train, with dropout and a rising alpha."""
+"""The two kinds of model that the tests of this folder train, with dropout and a rising alpha, and the supports."""
 
 from tests.fairseq_setup import TINY_TRANSFORMER
 from tests.language_model import TASK, TINY_ZAREMBA
@@ -22,3 +22,9 @@ SYSTEMS = {
 }  # fmt: skip
 UPDATES_PER_EPOCH = {"transformer": 7, "lstm": 15}
 DATA = {"transformer": "tiny_translation", "lstm": "tiny_language_model"}
+SUPPORTS = {
+    "predicted": [],
+    "full": ["--skd-support", "full"],
+    "nearest": ["--skd-support", "nearest", "--skd-support-size", "4"],  # and --skd-refresh-updates
+    "random": ["--skd-support", "random", "--skd-support-size", "4"],
+}
