@@ -78,7 +78,12 @@ class FreshJob(Callback):
     """Hydra's callback: each job starts as in a process of its own, and its folder tells where it comes from."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called in the folder of the run, before the training."""
+        """Called in the folder of the run, before the training.
+
+        Args:
+            config: of the run, with hydra's own part.
+            **kwargs: unused.
+        """
         forget_last_training()
         device = torch.device("cuda" if torch.cuda.is_available() and not config.common.get("cpu") else "cpu")
         data = Path(config.task.data.split(os.pathsep)[0])

@@ -34,7 +34,14 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The processor that did the work, by its name, and the number of CPU threads of torch."""
+    """The hardware that does the work.
+
+    Args:
+        device: where it is done.
+
+    Returns:
+        ``device``, the name of the GPU or of the processor, and ``threads``, torch's number of CPU threads.
+    """
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else ():

@@ -15,7 +15,13 @@ State = Tuple[Tensor, ...]  # (layers, B, width) each
 
 
 class Outputs(NamedTuple):
-    """Logits (T, B, V) and a regularisation term in nats per token, both with gradient; the state after the window."""
+    """What a bare model gives for one window.
+
+    Attributes:
+        logits: (T, B, V), with gradient.
+        regularisation: a scalar in nats per token, with gradient; None if the model has none.
+        state: after the window, tensors (layers, B, width), with gradient.
+    """
 
     logits: Tensor
     regularisation: Optional[Tensor]
@@ -40,14 +46,30 @@ class BareZaremba(nn.Module):
         self.output = nn.Linear(width, vocabulary)
 
     def forward(self, words: Tensor, state: Optional[State]) -> Outputs:
-        """One window: words (T, B), the state that the last window ended in or None for zeros."""
+        """Run over one window.
+
+        Args:
+            words: (T, B) int64 in [0, V).
+            state: h and c, (layers, B, width) each, that the last window ended in; None for zeros.
+
+        Returns:
+            Logits (T, B, V) and the state after the window, with gradient; no regularisation.
+        """
         x = F.dropout(self.embedding(words), self.dropout, self.training)
         x, state = self.lstm(x, state)
         return Outputs(self.output(F.dropout(x, self.dropout, self.training)), None, state)
 
 
 def locked_dropout(x: Tensor, p: float) -> Tensor:
-    """Zero the same units of x (T, B, d) at every time step."""
+    """Zero the same units at every time step.
+
+    Args:
+        x: (T, B, d), floating point; the gradient flows through the units that are kept.
+        p: probability that a unit is zero, in [0, 1); the others are scaled by 1 / (1 - p).
+
+    Returns:
+        (T, B, d), in the dtype of ``x``.
+    """
     return x * F.dropout(x.new_ones(1, *x.shape[1:]), p)
 
 
@@ -72,7 +94,15 @@ class BareAWDLSTM(nn.Module):
         self.output.weight = self.embedding.weight
 
     def forward(self, words: Tensor, state: Optional[State]) -> Outputs:
-        """One window: words (T, B), the state that the last window ended in or None for zeros."""
+        """Run over one window.
+
+        Args:
+            words: (T, B) int64 in [0, V).
+            state: h and c of each layer in turn, (1, B, width) each, that the last window ended in; None for zeros.
+
+        Returns:
+            Logits (T, B, V), AR and TAR (a scalar in nats per token) and the state, all with gradient.
+        """
         kept = F.dropout(self.embedding.weight.new_ones(self.embedding.num_embeddings, 1), self.DROPOUTE)
         x = locked_dropout(self.embedding(words) * F.embedding(words, kept), self.DROPOUTI)
         new_state: List[Tensor] = []
@@ -119,11 +149,18 @@ class BareLoop:
         self.state: Optional[State] = None
 
     def epoch(self) -> Tensor:
-        """All windows, from a zero state; the sum of the losses of all tokens in nats, without regularisation."""
+        """All windows, from a zero state; a scalar, the sum of the losses of all tokens in nats, no regularisation."""
         return torch.stack([self.step(start) for start in range(0, len(self.tokens) - 1, self.window)]).sum()
 
     def step(self, start: int) -> Tensor:
-        """One update by the window from time step ``start`` on; the sum of the losses of its tokens, in nats."""
+        """One update by one window.
+
+        Args:
+            start: its first time step; 0 starts from a zero state, any other from the state of the window before.
+
+        Returns:
+            (), the sum of the losses of its tokens in nats, without regularisation and without gradient.
+        """
         self.model.train()
         self.optimizer.zero_grad()
         loss, regularisation = self._forward(start)

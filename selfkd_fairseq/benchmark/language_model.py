@@ -80,7 +80,14 @@ RECIPES = {
 
 
 def zipf_text(recipe: Recipe) -> Tensor:
-    """Words drawn by Zipf's law (the word of rank r: 1 / r), of a fixed seed: the text of one epoch, int64."""
+    """The text of one epoch: words drawn by Zipf's law (the word of rank r: 1 / r), of a fixed seed.
+
+    Args:
+        recipe: says how many words, and of what vocabulary.
+
+    Returns:
+        (S + 1,) int64 on the CPU, in [4, V): no special words; S = batch * window * windows.
+    """
     count = recipe.batch * recipe.window * recipe.windows + 1
     return zipf_words(recipe.vocabulary - NSPECIAL, count, torch.Generator().manual_seed(1)) + NSPECIAL
 
@@ -91,7 +98,7 @@ def language_model_trainer(recipe: Recipe, criterion: List[str], text: Tensor, d
     Args:
         recipe: what to train.
         criterion: flags of the criterion.
-        text: see :func:`zipf_text`.
+        text: (S + 1,) int64 on the CPU, V at most 65,536; see :func:`zipf_text`.
         device: to train on.
 
     Returns:
@@ -113,7 +120,11 @@ def language_model_trainer(recipe: Recipe, criterion: List[str], text: Tensor, d
 
 
 def train_epoch(trainer: Trainer) -> None:
-    """The next epoch, by ``fairseq-train``'s own function: iterator, updates, meters and log lines."""
+    """The next epoch, by ``fairseq-train``'s own function: iterator, updates, meters and log lines.
+
+    Args:
+        trainer: of :func:`language_model_trainer`; its model and optimizer go on, its streams start from zeros.
+    """
     from fairseq_cli.train import train  # here, because importing it sets up the root logger
 
     metrics.reset()  # the meters are global: those of another run may be there
@@ -129,7 +140,7 @@ def bare_loop(recipe: Recipe, model: nn.Module, text: Tensor, device: torch.devi
     Args:
         recipe: what to train.
         model: of fairseq; its weights are copied.
-        text: see :func:`zipf_text`.
+        text: (S + 1,) int64, S a multiple of batch * window; see :func:`zipf_text`.
         device: to train on.
 
     Returns:
@@ -149,7 +160,15 @@ def bare_loop(recipe: Recipe, model: nn.Module, text: Tensor, device: torch.devi
 
 
 def epochs(recipe: Recipe, device: torch.device) -> Tuple[Dict[str, Callable[[], object]], int]:
-    """Name -> one epoch: the bare loop, then each criterion through fairseq. And the tokens of an epoch."""
+    """The pieces of work to time: the bare loop, then each criterion through fairseq.
+
+    Args:
+        recipe: what to train; every piece starts from the same weights.
+        device: to train on.
+
+    Returns:
+        (name -> a function that trains one epoch, number of target tokens in an epoch)
+    """
     text = zipf_text(recipe)
     trainers = {name: language_model_trainer(recipe, flags, text, device) for name, flags in CRITERIONS.items()}
     bare = bare_loop(recipe, trainers["cross_entropy"].model, text, device)

@@ -23,7 +23,13 @@ NEAREST_SIZE = 16
 
 
 class Tensors(NamedTuple):
-    """features (N, d) and weight (V, d), both with a gradient; target (N,) int64."""
+    """What a loss is given.
+
+    Attributes:
+        features: (N, d), a leaf with gradient.
+        weight: (V, d), a leaf with gradient, in the dtype of ``features``.
+        target: (N,) int64 in [0, V).
+    """
 
     features: Tensor
     weight: Tensor
@@ -31,7 +37,16 @@ class Tensors(NamedTuple):
 
 
 def make_tensors(size: Tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Tensors:
-    """Random features and matrix of a fixed seed; target words drawn by Zipf's law (word of rank r: 1 / r)."""
+    """Random features and matrix of a fixed seed; target words drawn by Zipf's law (word of rank r: 1 / r).
+
+    Args:
+        size: (N, V, d).
+        device: where all of them lie; the draw is the same on every device.
+        dtype: of features and matrix, floating point.
+
+    Returns:
+        :class:`Tensors`: features standard normal, matrix normal with standard deviation 0.1.
+    """
     tokens, vocabulary, width = size
     generator = torch.Generator().manual_seed(1)
     target = zipf_words(vocabulary, tokens, generator)
@@ -71,13 +86,28 @@ def _self_kd(t: Tensors, **arguments: Any) -> None:
 
 
 def nearest_refresh(t: Tensors) -> Tensor:
-    """Neighbours of the whole vocabulary, what the criterion does at every ``--skd-refresh-updates``."""
+    """Neighbours of the whole vocabulary, what the criterion does at every ``--skd-refresh-updates``.
+
+    Args:
+        t: only the matrix is read; no gradient flows.
+
+    Returns:
+        (V, n) int64, nearest first; n is ``NEAREST_SIZE``.
+    """
     every_word = torch.arange(t.weight.size(0), device=t.weight.device)
     return nearest_words(t.weight, every_word, NEAREST_SIZE, (0, 1))
 
 
 def contenders(t: Tensors) -> Dict[str, Callable[[], None]]:
-    """Name -> forward and backward of one batch. On a GPU also the fused losses of others, where installed."""
+    """The losses to time, fairseq's own and this plugin's; on a GPU also the fused ones of others, where installed.
+
+    Args:
+        t: what each of them is given.
+
+    Returns:
+        Name -> forward and backward of one batch, of the sum over its tokens in nats; the gradients are dropped.
+        ``three products`` is the least that any loss needs.
+    """
     neighbours = nearest_refresh(t)
     work: Dict[str, Callable[[], None]] = {
         "three products": functools.partial(_floor, t),

@@ -51,9 +51,16 @@ def median_seconds(
 
 
 def peak_extra_bytes(function: Callable[[], None], device: torch.device) -> int:
-    """Most bytes that ``function`` holds at any time above what is held when it starts.
+    """Most memory that a piece of work holds at any time above what is held when it starts.
 
     On the CPU the allocations that torch's profiler records are added up; on a GPU the allocator counts itself.
+
+    Args:
+        function: the piece of work, run once.
+        device: where it works.
+
+    Returns:
+        The peak, in bytes.
     """
     if device.type == "cuda":
         _synchronize(device)

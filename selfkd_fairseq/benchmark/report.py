@@ -16,7 +16,14 @@ Row = Dict[str, Any]
 
 
 def machine(device: torch.device) -> Dict[str, object]:
-    """Versions and hardware that a measurement depends on."""
+    """Versions and hardware that a measurement depends on.
+
+    Args:
+        device: where the work is done.
+
+    Returns:
+        What :func:`.provenance.machine` tells, and the versions of Python, torch, fairseq and this package.
+    """
     import fairseq
 
     return {
@@ -29,7 +36,13 @@ def machine(device: torch.device) -> Dict[str, object]:
 
 
 def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """A plain table on the screen; numbers are shown as they are formatted."""
+    """Print a plain table.
+
+    Args:
+        title: stands above it.
+        rows: column -> value, each; numbers are already formatted, with their unit in the name of the column.
+        columns: which ones, in order; a row without one has a blank there.
+    """
     cells = [list(columns)] + [[str(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     print(f"\n{title}")
@@ -42,7 +55,12 @@ def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """All rows, one column for every key that any row has."""
+    """Write all rows, with one column for every key that any row has.
+
+    Args:
+        path: the file; one that is there is replaced.
+        rows: column -> value, each; units are in the names of the columns.
+    """
     columns: List[str] = []
     for row in rows:
         columns += [key for key in row if key not in columns]
@@ -53,7 +71,13 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_plot(path: Path, rows: Sequence[Row], where: str) -> None:
-    """Two panels of bars: time and peak extra memory, each relative to label_smoothed_cross_entropy."""
+    """Two panels of bars: time and peak extra memory, each relative to label_smoothed_cross_entropy.
+
+    Args:
+        path: the image; its ending says the format.
+        rows: those of ``kind`` "loss" are drawn; they have ``size``, ``name`` and both ratios (1 is equal).
+        where: stands above the panels: the machine.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

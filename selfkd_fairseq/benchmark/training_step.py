@@ -52,7 +52,15 @@ def _trainer(arch: str, vocabulary: int, flags: List[str], device: torch.device)
 
 
 def training_steps(arch: str, device: torch.device) -> Dict[str, Callable[[], None]]:
-    """Name of a criterion -> one update of ``arch`` by it: forward, backward, clipping and the step of Adam."""
+    """Whole updates, one for each criterion: forward, backward, clipping and the step of Adam.
+
+    Args:
+        arch: one of :data:`ARCHITECTURES`.
+        device: to train on.
+
+    Returns:
+        Name of the criterion -> a function that does one update on the same batch.
+    """
     vocabulary, sentences, length = ARCHITECTURES[arch]
     work: Dict[str, Callable[[], None]] = {}
     for name, flags in CRITERIONS.items():

@@ -34,11 +34,19 @@ class OneLineParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """End the program with status 2 and one line, instead of the usage and then the line."""
+        """End the program with status 2 and one line, instead of the usage and then the line.
+
+        Args:
+            message: what is wrong with the command line.
+        """
         self.exit(2, f"{self.prog}: error: {_in_one_line(message)} (see {self.prog} --help)\n")
 
     def report(self, line: str) -> None:
-        """Print a message for the user on stderr."""
+        """Print a message for the user on stderr.
+
+        Args:
+            line: the message; each run of line ends and other control characters in it becomes a space.
+        """
         print(f"{self.prog}: {_in_one_line(line)}", file=sys.stderr, flush=True)
 
 

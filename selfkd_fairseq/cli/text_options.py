@@ -9,7 +9,11 @@ from selfkd_fairseq.evaluation.scoring import BPE_SYMBOLS
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
-    """Add them to a parser, all but the language, which not every command must be given."""
+    """Add them to a parser, all but the language, which not every command must be given.
+
+    Args:
+        parser: of the command, changed in place.
+    """
     from sacrebleu.metrics.bleu import BLEU
 
     parser.add_argument("--references", type=Path, metavar="FILE", help="plain, untokenised references")

@@ -1,4 +1,4 @@
-"""Find the decoder's output embedding matrix, or say clearly that there is none."""
+"""Find the output embedding matrix of a fairseq decoder, or say clearly that there is none."""
 
 import contextlib
 from typing import Any, Iterator, List, NamedTuple, Optional, Union
@@ -95,6 +95,12 @@ def can_give_features(model: nn.Module) -> bool:
     (fairseq's search for NaN sets some), and no PyTorch DDP that looks for unused parameters (it decides from the
     model's output which gradients will come, and would take an output projection that is applied outside of the model
     for unused).
+
+    Args:
+        model: a fairseq model with a decoder, possibly wrapped for data-parallel training.
+
+    Returns:
+        True if :func:`features_instead_of_logits` works for it.
     """
     wrapper: Any = model
     while hasattr(wrapper, "module"):

@@ -137,7 +137,11 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             raise SystemExit(f"self_kd: {error}") from None
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Begin the update that follows ``num_updates`` optimizer updates. fairseq's trainer needs no such call."""
+        """Begin an update: alpha, neighbours and random words are those of it. fairseq's trainer needs no such call.
+
+        Args:
+            num_updates: optimizer updates done so far, at least 0.
+        """
         self._set_alpha(num_updates)
         self.support_state.set_num_updates(num_updates)
 
@@ -268,7 +272,14 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """Aggregate logging outputs: losses in bits per token (base 2) as fairseq logs them, the rest as means."""
+        """Aggregate the logging outputs of all batches and workers of an update, or of a validation.
+
+        Logged are the losses as means in bits per token (base 2), as fairseq logs its own; the means of
+        ``skd_target_prob`` over tokens, a fraction, and of ``skd_distance`` over pairs; and ``alpha``.
+
+        Args:
+            logging_outputs: of :meth:`forward`: losses are sums over tokens in nats, the rest sums too.
+        """
         super().reduce_metrics(logging_outputs)
 
         def total(key: str) -> Any:

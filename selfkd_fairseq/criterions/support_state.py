@@ -40,7 +40,11 @@ class SupportState:
         self._neighbours: Dict[int, Tuple[Tensor, Tensor]] = {}
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Begin an update; further batches of the same update change nothing."""
+        """Begin an update; further batches of the same update change nothing.
+
+        Args:
+            num_updates: optimizer updates done so far, at least 0.
+        """
         if num_updates == self.num_updates:
             return
         if self.num_updates is None or num_updates % self.refresh_updates == 0:

@@ -37,12 +37,26 @@ class BinaryText:
 
 
 def dictionary_types(dictionary: Path) -> int:
-    """Number of types of a dictionary file, as fairseq counts them (its special words too)."""
+    """Number of types of a dictionary, as fairseq counts them.
+
+    Args:
+        dictionary: a ``dict.txt``, one type a line.
+
+    Returns:
+        Its lines, and fairseq's special words, which are not in the file.
+    """
     return count_lines(dictionary) + len(SPECIAL_WORDS)
 
 
 def count_sentences(index: Path) -> int:
-    """Number of sentences that an ``.idx`` file tells of."""
+    """Number of sentences of a binarised text.
+
+    Args:
+        index: its ``.idx`` file, whole.
+
+    Returns:
+        The number that the header has.
+    """
     with open(index, "rb") as file:
         _, _, _, sentences = _INDEX_HEADER.unpack(file.read(_INDEX_HEADER.size))
     return int(sentences)

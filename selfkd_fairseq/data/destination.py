@@ -73,7 +73,17 @@ def read_begun(dest: Path) -> dict[str, Any] | None:
 
 
 def read_stamp(dest: Path) -> dict[str, Any] | None:
-    """The stamp of the finished preparation in ``dest``; None if it is not finished."""
+    """Read the stamp of a finished preparation.
+
+    Args:
+        dest: the destination; it need not exist.
+
+    Returns:
+        Settings, inputs, versions and the numbers of the result; None if the preparation is not finished.
+
+    Raises:
+        PreparationError: the stamp is damaged.
+    """
     return _read_record(dest / STAMP)
 
 

@@ -21,7 +21,14 @@ LOCK_SECONDS = 5.0
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make the content of a file, or the names in a folder, survive a power cut."""
+    """Make the content of a file, or the names in a folder, survive a power cut.
+
+    Args:
+        path: a file or folder that is there.
+
+    Raises:
+        OSError: it cannot be opened or written.
+    """
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -30,7 +37,15 @@ def flush_to_disk(path: Path) -> None:
 
 
 def publish(unfinished: Path, final: Path) -> None:
-    """Give a whole file, or a folder of whole files, its final name, in one step that cannot be half done."""
+    """Give a whole file, or a folder of whole files, its final name, in one step that cannot be half done.
+
+    Args:
+        unfinished: what is complete; a folder holds no folders.
+        final: the name, on the same file system; a file that has it is replaced, its folder made if need be.
+
+    Raises:
+        OSError: it cannot be renamed, or not be written to disk.
+    """
     if unfinished.is_dir():
         for child in unfinished.iterdir():
             flush_to_disk(child)
@@ -61,7 +76,14 @@ def write_whole(dest: Path, names: Sequence[str]) -> Iterator[list[IO[str]]]:
 
 
 def clear_unfinished(dest: Path) -> None:
-    """Remove what an interrupted run left unfinished in ``dest``, if anything."""
+    """Remove what an interrupted run left unfinished, if anything.
+
+    Args:
+        dest: the destination; it need not exist.
+
+    Raises:
+        OSError: it cannot be removed, also not after some 3 seconds.
+    """
     folder = dest / UNFINISHED
     for patience in (0.1, 0.5, 2.0, None):
         try:
@@ -76,20 +98,43 @@ def clear_unfinished(dest: Path) -> None:
 
 
 def write_json(dest: Path, name: str, content: Any) -> None:
-    """Write ``dest/name`` as indented JSON with sorted keys, all or nothing."""
+    """Write indented JSON with sorted keys, all or nothing.
+
+    Args:
+        dest: an existing folder.
+        name: of the file in it.
+        content: what JSON can hold.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with write_whole(dest, [name]) as (file,):
         file.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    r"""Lines of a text file that this package wrote (UTF-8, ends are ``\n`` and nothing else), without their end."""
+    r"""Read a text file that this package wrote (UTF-8, ends are ``\n`` and nothing else).
+
+    Args:
+        path: of the file.
+
+    Yields:
+        Each line without its end.
+    """
     with open(path, encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.rstrip("\n")
 
 
 def count_lines(path: Path) -> int:
-    """Number of lines of a text file that this package wrote."""
+    r"""Number of lines of a text file that this package wrote.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The number of its ``\n``.
+    """
     with open(path, "rb") as file:
         return sum(1 for _ in file)
 

@@ -54,7 +54,14 @@ class Work(Generic[S]):
     dataset: Any
 
     def missing(self, *names: str) -> bool:
-        """True if a file or folder of ``dest`` is not there yet."""
+        """Whether there is something left to make.
+
+        Args:
+            *names: files or folders, as paths inside ``dest``.
+
+        Returns:
+            True if one of them is not there yet.
+        """
         return not all((self.dest / name).exists() for name in names)
 
     def sentences(self, name: str) -> Iterator[str]:
@@ -145,7 +152,14 @@ class Dataset(ABC, Generic[S]):
 
     @abstractmethod
     def published_names(self, settings: S) -> list[str]:
-        """The names of the published files that a download needs."""
+        """The published files that a download needs.
+
+        Args:
+            settings: say which texts are needed.
+
+        Returns:
+            Their names, each once.
+        """
 
     def fetch(self, name: str, settings: S, origin: str, path: Path, sha256: str | None, report: Report) -> None:
         """Bring one published file here.
@@ -205,7 +219,14 @@ class Dataset(ABC, Generic[S]):
 
     @abstractmethod
     def summary(self, stamp: Mapping[str, Any]) -> str:
-        """The stamp in one line for the user."""
+        """Sum up a finished preparation for the user.
+
+        Args:
+            stamp: what :meth:`record` tells, and the rest of the stamp.
+
+        Returns:
+            One line.
+        """
 
 
 def _option(name: str, value: Any = None) -> str:
@@ -213,7 +234,14 @@ def _option(name: str, value: Any = None) -> str:
 
 
 def by_split(numbers: Mapping[str, int]) -> str:
-    """``train 1,234, valid 5``: numbers for the user."""
+    """Show numbers to the user: ``train 1,234, valid 5``.
+
+    Args:
+        numbers: name -> number.
+
+    Returns:
+        Part of a line, in the order of ``numbers``.
+    """
     return ", ".join(f"{split} {number:,}" for split, number in numbers.items())
 
 

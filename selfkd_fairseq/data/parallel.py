@@ -19,7 +19,15 @@ BATCH_LINES = 1000
 
 
 def batches(items: Iterable[Any], size: int = BATCH_LINES) -> Iterator[list[Any]]:
-    """Consecutive lists of ``size`` items; the last may be shorter."""
+    """Put items together.
+
+    Args:
+        items: read as the lists are taken.
+        size: items of a list, at least 1.
+
+    Returns:
+        Consecutive lists; the last may be shorter, and none is empty.
+    """
     iterator = iter(items)
     return iter(lambda: list(itertools.islice(iterator, size)), [])
 
@@ -46,12 +54,15 @@ def _context() -> Any:
 def ordered_map(
     function: Callable[[list[Any]], Any], items: Iterable[list[Any]], workers: int
 ) -> Generator[Any, None, None]:
-    """``function`` of each item, in the order of the items, so the result does not depend on ``workers``.
+    """Do the work of many items in several processes.
 
     Args:
         function: can be pickled (a function of a module, or a ``functools.partial`` of one).
         items: read only a little ahead of the results that are taken.
         workers: number of processes; with 1 the work is done in this one.
+
+    Yields:
+        ``function`` of each item, in the order of the items, so the result does not depend on ``workers``.
 
     Raises:
         PreparationError: a worker process died (killed, or out of memory).

@@ -79,7 +79,15 @@ def _forms(folder: Path, name: str) -> Iterator[RawFile]:
 
 
 def find_raw_file(folder: Path, name: str) -> RawFile | None:
-    """The file ``name`` of ``folder``, or the same with, or without, ``.gz``; None if neither is a file."""
+    """Look for a raw file, as it was published or in a form that will do.
+
+    Args:
+        folder: where to look.
+        name: of the published file.
+
+    Returns:
+        The file of that name, or the same with, or without, ``.gz``; None if neither is a file.
+    """
     return next((file for file in _forms(folder, name) if file.path.is_file()), None)
 
 
@@ -133,7 +141,17 @@ def _sha256(file: IO[bytes]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of the bytes of a file, read in pieces of 1 MiB."""
+    """SHA-256 of the bytes of a file, read in pieces of 1 MiB.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with open(path, "rb") as file:
         return _sha256(file)
 
@@ -192,7 +210,14 @@ def read_sentences(text: Text, digest: Any = None) -> Iterator[str]:
 
 
 def one_line(sentence: str) -> str:
-    """The sentence with a space for each character that some program takes for an end of line."""
+    """Make a sentence one line for any reader.
+
+    Args:
+        sentence: without the end of its line.
+
+    Returns:
+        The sentence with a space for each character that some program takes for an end of line.
+    """
     return sentence.translate(_LINE_BREAKS)
 
 

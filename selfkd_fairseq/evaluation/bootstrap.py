@@ -16,7 +16,13 @@ PERCENTILES = (2.5, 97.5)
 
 
 class Interval(NamedTuple):
-    """A number and its 95 % interval."""
+    """A number and its 95 % interval.
+
+    Attributes:
+        value: the number, of all sentences.
+        low: percentile 2.5 of the draws, in the unit of the number.
+        high: percentile 97.5.
+    """
 
     value: float
     low: float

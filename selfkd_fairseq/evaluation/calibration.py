@@ -15,8 +15,11 @@ class Bin(NamedTuple):
     """The tokens whose confidence is above ``low`` and at most ``high``."""
 
     low: float
+    """A fraction."""
     high: float
+    """As ``low``."""
     tokens: int
+    """Their number."""
     confidence: float | None
     """Mean within the bin, a fraction; None where there is no token."""
     accuracy: float | None
@@ -29,6 +32,7 @@ class Calibration(NamedTuple):
     expected_calibration_error: float
     """Mean over all tokens of the distance between accuracy and mean confidence of their bin, a fraction."""
     bins: list[Bin]
+    """From the least confident to the most."""
 
 
 def calibrate(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Calibration:

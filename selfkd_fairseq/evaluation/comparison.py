@@ -16,10 +16,12 @@ class RunResult(NamedTuple):
     """The numbers of one run."""
 
     run: Run
+    """What was read of it."""
     values: dict[str, float]
     """``bleu``, ``chrf2``, ``ter`` and ``bleu_tokenised`` (percent; with translations only), ``nll`` (nats per token),
     ``ppl``, ``accuracy`` (percent), ``calibration_error`` (a fraction)."""
     ppl: Interval
+    """Perplexity, with the interval of the bootstrap over sentences."""
     p_values: dict[str, float]
     """Metric of ``values`` -> p-value against the baseline's run of the same seed."""
     nll_difference: Interval | None
@@ -32,7 +34,9 @@ class SystemResult(NamedTuple):
     """The runs of one system taken together."""
 
     system: str
+    """Its name."""
     seeds: list[int]
+    """Of its runs."""
     means: dict[str, float]
     """As the values of a run."""
     deviations: dict[str, float]
@@ -43,8 +47,11 @@ class Comparison(NamedTuple):
     """All that the tables, the files and the plots are made of."""
 
     split: str
+    """Of the data that the runs were evaluated on."""
     baseline: str
+    """Name of the system that the others are tested against."""
     resampling: Resampling
+    """Of the tests and the intervals."""
     systems: list[SystemResult]
     """In the order in which the user named them."""
     runs: list[RunResult]
@@ -52,7 +59,9 @@ class Comparison(NamedTuple):
     signatures: dict[str, str]
     """Metric -> sacreBLEU's signature; empty without translations."""
     test_signatures: dict[str, str]
+    """Metric -> sacreBLEU's signature of the test; empty without tests."""
     notes: list[str]
+    """For the reader, a line each."""
 
 
 def check_alike(runs: Sequence[Run], baseline: str) -> None:
@@ -180,7 +189,8 @@ def compare(runs: Sequence[Run], split: str, baseline: str, options: TextOptions
         how: test, number of samples and seed; the intervals of the perplexity take the last two.
 
     Returns:
-        Scores of each run and of each system, tests against the baseline, and notes for the reader.
+        Scores of each run and of each system (the units are those of :class:`RunResult`), tests against the baseline,
+        and notes for the reader.
 
     Raises:
         ScoringError: see :func:`check_alike` and :func:`score_runs`.

@@ -11,7 +11,12 @@ from .comparison import Comparison, RunResult, SystemResult
 
 
 class Column(NamedTuple):
-    """How a number is shown."""
+    """How a number is shown.
+
+    Attributes:
+        title: of the column.
+        decimals: how many.
+    """
 
     title: str
     decimals: int
@@ -69,7 +74,14 @@ def _run_cells(result: RunResult, titles: Sequence[str]) -> list[str]:
 
 
 def table(comparison: Comparison) -> list[list[str]]:
-    """The cells: the titles, a row of means for each system, a row for each run."""
+    """The cells of the table.
+
+    Args:
+        comparison: with at least one run; units are those of :class:`RunResult`.
+
+    Returns:
+        The titles, a row of means for each system, a row for each run; all of one length, rounded.
+    """
     titles = ["system", "seed"]
     compared = any(result.nll_difference is not None for result in comparison.runs)
     for name, column in COLUMNS.items():
@@ -88,7 +100,14 @@ def table(comparison: Comparison) -> list[list[str]]:
 
 
 def explanations(comparison: Comparison) -> list[str]:
-    """What the columns mean, a line each."""
+    """What the columns mean.
+
+    Args:
+        comparison: with at least one run; only columns that its table has are explained.
+
+    Returns:
+        A line each, with the unit of the number.
+    """
     how = comparison.resampling
     lines = [text for name, text in EXPLANATIONS.items() if name in comparison.runs[0].values]
     lines.append("mean ± sample standard deviation over the seeds; none with one seed")
@@ -111,12 +130,26 @@ def _aligned(cells: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def as_text(comparison: Comparison) -> str:
-    """The table for a terminal."""
+    """The table for a terminal.
+
+    Args:
+        comparison: with at least one run.
+
+    Returns:
+        Lines with aligned columns, the last without its end.
+    """
     return "\n".join("  ".join(row).rstrip() for row in _aligned(table(comparison)))
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The table in Markdown; names are shown as they are, also those with a ``|``."""
+    """The table in Markdown; names are shown as they are, also those with a ``|``.
+
+    Args:
+        comparison: with at least one run.
+
+    Returns:
+        Whole lines.
+    """
     escaped = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in table(comparison)]
     titles, *rows = _aligned(escaped)
     rule = [("-" * (len(title) - 1) + ":") if index else "-" * len(title) for index, title in enumerate(titles)]
@@ -144,7 +177,11 @@ def _csv_columns(comparison: Comparison) -> list[str]:
 def as_csv(comparison: Comparison) -> str:
     """The same rows unrounded, with the metrics' signatures; ``row`` is ``run`` or ``mean``.
 
-    Units are those of :class:`RunResult`.
+    Args:
+        comparison: with at least one run; units are those of :class:`RunResult`.
+
+    Returns:
+        CSV, the titles first.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, _csv_columns(comparison), lineterminator="\n")

@@ -17,7 +17,14 @@ LONGEST_REASON = 200
 
 
 def reason_in_one_line(error: BaseException) -> str:
-    """The text of an exception, or its name if it has none, in one line that is not too long."""
+    """What an exception says, for a message.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        Its text, or its name if it has none, in one line that is not too long.
+    """
     return (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
 
 
@@ -29,6 +36,9 @@ def one_message(beginning: str) -> Iterator[None]:
 
     Args:
         beginning: of the message, with the names of the files; the reason follows.
+
+    Yields:
+        None.
 
     Raises:
         EvaluationError: in place of any other exception, but for those that say enough: of memory, and of a file that

@@ -61,7 +61,14 @@ def measurements(scores: TokenScores, lengths: np.ndarray, calibration: Calibrat
 
 
 def training_settings(trained: TrainedModel) -> dict[str, Any]:
-    """What the checkpoint's own configuration says of the training; None for what its task has not."""
+    """What the checkpoint's own configuration says of the training.
+
+    Args:
+        trained: a loaded checkpoint.
+
+    Returns:
+        Seed, criterion with its options, model, task and languages, for JSON; None for what its task has not.
+    """
     settings = trained.settings
     criterion = settings.criterion
     return {
@@ -75,6 +82,16 @@ def training_settings(trained: TrainedModel) -> dict[str, Any]:
 
 
 def as_json(record: dict[str, Any]) -> str:
-    """JSON with each entry of the record in a line of its own."""
+    """Write a record as JSON with each of its entries in a line of its own.
+
+    Args:
+        record: name -> what JSON can hold.
+
+    Returns:
+        Whole lines.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
     entries = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items())
     return "{\n" + ",\n".join(entries) + "\n}\n"

@@ -26,7 +26,7 @@ def make_metrics(language: str, lowercase: bool = False, tokenizer: str | None =
         tokenizer: a name of sacreBLEU's, for BLEU of the plain text; None: its own choice.
 
     Returns:
-        The metrics in the order above, each with the form of the text that it scores.
+        The metrics in the order above, each with the form of the text that it scores, in percent.
 
     Raises:
         ScoringError: the tokenizer needs a package that is not installed.

@@ -49,6 +49,13 @@ def most_frequent_words(dictionary: Any, count: int) -> list[str]:
     """The most frequent words of a fairseq dictionary; of equals the first one.
 
     No special symbols, and none of the words that fairseq makes up to fill a dictionary (frequency 0).
+
+    Args:
+        dictionary: of fairseq, with the frequencies of its words.
+        count: how many words, at least 0.
+
+    Returns:
+        At most ``count`` words, the most frequent first.
     """
     indices = [i for i in range(dictionary.nspecial, len(dictionary)) if dictionary.count[i] > 0]
     return [dictionary[i] for i in sorted(indices, key=lambda i: -dictionary.count[i])[:count]]
@@ -117,7 +124,14 @@ def _by_rank(
 
 
 def as_csv(neighbours: Sequence[Sequence[Neighbour]]) -> str:
-    """The rows as CSV with :data:`COLUMNS`; numbers to 9 digits, which is all of a float32."""
+    """The rows as CSV with :data:`COLUMNS`; numbers to 9 digits, which is all of a float32.
+
+    Args:
+        neighbours: of each word, as of :func:`find_neighbours`.
+
+    Returns:
+        CSV, the titles first.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -127,7 +141,15 @@ def as_csv(neighbours: Sequence[Sequence[Neighbour]]) -> str:
 
 
 def as_table(neighbours: Sequence[Sequence[Neighbour]], markdown: bool) -> str:
-    """The rows as an aligned table with :data:`COLUMNS`, in Markdown or as plain text; the same numbers in both."""
+    """The rows as an aligned table with :data:`COLUMNS`; numbers to 4 digits.
+
+    Args:
+        neighbours: of each word, as of :func:`find_neighbours`.
+        markdown: a table of Markdown, else plain text; the same numbers in both.
+
+    Returns:
+        Lines, the last without its end.
+    """
     lines = [list(COLUMNS)]
     for row in (row for rows in neighbours for row in rows):
         words = [_escaped(word) if markdown else word for word in (row.word, row.neighbour)]

@@ -53,12 +53,17 @@ class Run(NamedTuple):
     """One training of one system."""
 
     system: str
+    """Its name."""
     folder: Path
+    """That the training wrote."""
     evaluation: Evaluation
+    """Of its checkpoint on the split."""
     translations: GenerateOutput | None
+    """Output of ``fairseq-generate``; None if there is none."""
     translations_file: Path
     """Where they are, or would be."""
     log: TrainingLog | None
+    """Curves of the training; None if there is no log."""
     provenance: dict[str, Any] | None
     """Of the training."""
 

@@ -16,7 +16,14 @@ BPE_SYMBOLS = ("@@ ", "subword_nmt", "sentencepiece", "wordpiece", "letter", "_E
 
 
 class ScoredText(NamedTuple):
-    """Hypotheses and references, both as plain text and as tokens; four lists of one length."""
+    """Hypotheses and references, both as plain text and as tokens; four lists of one length.
+
+    Attributes:
+        plain_hypotheses: one per sentence, without subwords.
+        plain_references: of the same sentences.
+        token_hypotheses: tokens joined by single spaces.
+        token_references: of the same sentences.
+    """
 
     plain_hypotheses: list[str]
     plain_references: list[str]
@@ -32,7 +39,15 @@ def _detokeniser(language: str) -> Any:
 
 
 def detokenise(sentence: str, language: str) -> str:
-    """Plain text of Moses tokens, as ``sacremoses -l LANGUAGE detokenize`` makes it (entities are unescaped)."""
+    """Plain text of Moses tokens, as ``sacremoses -l LANGUAGE detokenize`` makes it (entities are unescaped).
+
+    Args:
+        sentence: tokens, with spaces between them.
+        language: two-letter code.
+
+    Returns:
+        The sentence as it is written.
+    """
     return str(_detokeniser(language).detokenize(sentence.split()))
 
 
@@ -130,13 +145,28 @@ class MetricScore(NamedTuple):
     score: Any
     """sacreBLEU's ``Score``; ``score.score`` is in percent."""
     signature: str
+    """Of sacreBLEU: metric, settings and version."""
 
     def as_text(self, width: int) -> str:
-        """One line, as sacreBLEU prints it with ``--format text``."""
+        """As sacreBLEU prints it with ``--format text``.
+
+        Args:
+            width: decimals of the score, which is in percent.
+
+        Returns:
+            One line, with the signature.
+        """
         return str(self.score.format(width, signature=self.signature))
 
     def as_dict(self, width: int) -> dict[str, Any]:
-        """The fields that sacreBLEU prints with ``--format json``, the score rounded to ``width`` decimals."""
+        """As sacreBLEU prints it with ``--format json``.
+
+        Args:
+            width: decimals that the score, which is in percent, is rounded to.
+
+        Returns:
+            Name of the field -> value.
+        """
         fields: dict[str, Any] = json.loads(self.score.format(width, signature=self.signature, is_json=True))
         return fields
 

@@ -30,6 +30,7 @@ class TrainedModel(NamedTuple):
     epoch: int
     """The last epoch that the training had begun."""
     num_updates: int
+    """Optimizer updates that the training had done."""
 
 
 def load_trained_model(

@@ -27,7 +27,14 @@ class TrainingLog(NamedTuple):
 
 
 def log_records(text: str) -> Iterator[dict[str, Any]]:
-    """Every JSON object of the log; its other lines, and one that is cut off, are none."""
+    """The records among the lines of a log.
+
+    Args:
+        text: of a training with ``--log-format json``.
+
+    Yields:
+        Each JSON object; the other lines, and one that is cut off, are none.
+    """
     for line in text.split("\n"):
         start = line.find("{")
         if start < 0:

@@ -17,11 +17,17 @@ class TextOptions(NamedTuple):
     target_lang: str | None = None
     """None: that of the runs."""
     lowercase: bool = False
+    """Ignore case in BLEU and chrF of the plain text."""
     tokenizer: str | None = None
+    """Of sacreBLEU, for BLEU of the plain text; None: its own choice."""
     detokenised: bool = False
+    """The hypotheses are plain text, not tokens."""
     bpe_symbol: str | None = None
+    """What marks subwords that are put together first; None: there are none."""
     plain_references: list[str] | None = None
+    """One per sentence; None: they are made from the runs' own."""
     token_references: list[str] | None = None
+    """As ``plain_references``."""
 
 
 class TranslationScores(NamedTuple):
@@ -64,7 +70,14 @@ def target_language(runs: Sequence[Run], options: TextOptions) -> str:
 
 
 def check_references(runs: Sequence[Run]) -> None:
-    """Raise ComparisonError unless all runs were given the same references (T- lines)."""
+    """Refuse to compare translations with other references.
+
+    Args:
+        runs: at least one.
+
+    Raises:
+        ComparisonError: not all were given the same references (T- lines); the message names two files.
+    """
     first = runs[0]
     expected = first.translations and first.translations.references
     for run in runs[1:]:

@@ -97,7 +97,16 @@ class AWDLSTMDecoder(StatefulDecoder):
             self.output_projection.weight = self.embed_tokens.weight
 
     def recurrence(self, tokens: Tensor, state: Optional[State]) -> Tuple[Tensor, State]:
-        """See :meth:`StatefulDecoder.recurrence`; the state is (h, c) of the first layer, of the second, and so on."""
+        """Features of every position, and the state after the last; in training also AR and TAR.
+
+        Args:
+            tokens: (T, B), integers in [0, V).
+            state: h and c of the first layer, of the second, and so on, each (1, B, width); None: zeros.
+
+        Returns:
+            (features (T, B, d), with gradient; the state, as it was given). In training ``activation_loss`` is set: a
+            scalar in nats per token, the mean over those that are not padding, with gradient.
+        """
         x = self.input_dropout(self.embedding_dropout(self.embed_tokens, tokens))
         new_state: List[Tensor] = []
         for i, layer in enumerate(self.layers):

@@ -70,7 +70,15 @@ class ZarembaDecoder(StatefulDecoder):
             nn.init.uniform_(parameter, -cfg.init_range, cfg.init_range)
 
     def recurrence(self, tokens: Tensor, state: Optional[State]) -> Tuple[Tensor, State]:
-        """See :meth:`StatefulDecoder.recurrence`; the state is (h, c)."""
+        """Features of every position, and the state after the last.
+
+        Args:
+            tokens: (T, B), integers in [0, V).
+            state: h and c, each (layers, B, width); None: zeros.
+
+        Returns:
+            (features (T, B, d), with gradient; the state, as it was given)
+        """
         embedded = F.dropout(self.embed_tokens(tokens), self.dropout, self.training)
         outputs, state = self.lstm(embedded, None if state is None else tuple(state))
         return F.dropout(outputs, self.dropout, self.training), list(state)

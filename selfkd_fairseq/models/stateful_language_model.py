@@ -1,4 +1,7 @@
-"""What LSTM language models need to carry their state from one window of a stream to the next."""
+"""What LSTM language models need to carry their state from one window of a stream to the next.
+
+So Zaremba et al. (2014, arXiv 1409.2329) and Merity et al. (2018, arXiv 1708.02182) train theirs.
+"""
 
 import logging
 from typing import Any, Callable, ClassVar, Dict, List, Optional, Set, Tuple
@@ -23,6 +26,9 @@ class StatefulDecoder(FairseqIncrementalDecoder):
     (truncated back-propagation through time).
 
     A subclass sets ``output_projection`` and implements :meth:`recurrence`.
+
+    Args:
+        dictionary: fairseq dictionary of V words.
     """
 
     output_projection: nn.Linear
@@ -38,7 +44,7 @@ class StatefulDecoder(FairseqIncrementalDecoder):
 
         Args:
             tokens: (T, B), integers in [0, V).
-            state: as returned by an earlier call; None: zeros.
+            state: as returned by an earlier call, tensors (layers, B, width); None: zeros.
 
         Returns:
             (features (T, B, d), state). A subclass that regularises activations sets ``activation_loss`` in training:
@@ -146,7 +152,12 @@ class StatefulDecoder(FairseqIncrementalDecoder):
         return self._carried.get(True)
 
     def set_carried_state(self, state: Optional[State]) -> None:
-        """Go on from ``state`` in the next training window; see :meth:`carried_state`."""
+        """Go on from another state in the next training window.
+
+        Args:
+            state: as of :meth:`carried_state`: tensors (layers, B, width), no gradient flows; None: zeros, with a
+                warning.
+        """
         self._carried[True] = state
 
     def reorder_incremental_state(self, incremental_state: IncrementalState, new_order: Tensor) -> None:

@@ -8,7 +8,14 @@ __all__ = ["unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> Any:
-    """The fairseq model itself, without data-parallel wrappers."""
+    """Take the wrappers off a model.
+
+    Args:
+        model: a fairseq model, possibly wrapped for data-parallel training, once or several times.
+
+    Returns:
+        The fairseq model itself.
+    """
     inner: Any = model
     while hasattr(inner, "module"):
         inner = inner.module

@@ -61,7 +61,11 @@ class NTASGD(torch.optim.SGD):
         return (parameter for group in self.param_groups for parameter in group["params"])
 
     def record_validation(self, value: float) -> None:
-        """Tell the result of a validation; lower is better. It may pull the trigger."""
+        """Tell the result of a validation. It may pull the trigger.
+
+        Args:
+            value: any measure of which lower is better, the same each time; the task gives the perplexity.
+        """
         earlier = self.validations[: -self.nonmonotone]
         if self.averaged_points == 0 and earlier and value > min(earlier):
             self.param_groups[0]["averaged_points"] = 1
@@ -94,13 +98,25 @@ class NTASGD(torch.optim.SGD):
         self.use_average()
 
     def zero_grad(self, *arguments: Any, **keywords: Any) -> None:
-        """As of every optimizer; and the plain weights are back, for training goes on."""
+        """As of every optimizer; and the plain weights are back, for training goes on.
+
+        Args:
+            *arguments: of ``torch.optim.SGD.zero_grad``.
+            **keywords: of ``torch.optim.SGD.zero_grad``.
+        """
         self.use_plain()
         super().zero_grad(*arguments, **keywords)
 
     @torch.no_grad()
     def step(self, closure: Optional[Callable[[], float]] = None) -> Any:
-        """One step of SGD, and of the average if it is kept; the loss of ``closure``, None without one."""
+        """One step of SGD from the plain weights, and of the average if it is kept.
+
+        Args:
+            closure: as of every optimizer: computes loss and gradients anew; None: the gradients are there.
+
+        Returns:
+            What ``closure`` returned, None without one.
+        """
         self.use_plain()
         loss = super().step(closure)
         if self.averaged_points > 0:
@@ -125,7 +141,8 @@ class NTASGDConfig(FairseqDataclass):
 
 @register_optimizer("nt_asgd", dataclass=NTASGDConfig)
 class FairseqNTASGD(FairseqOptimizer):
-    """:class:`NTASGD` for fairseq, with ``--task bptt_language_modeling``, which tells it the validations.
+    """:class:`NTASGD` (Merity et al., 2018) for fairseq, with ``--task bptt_language_modeling``, which tells it the
+    validations.
 
     Args:
         cfg: options of the optimizer.

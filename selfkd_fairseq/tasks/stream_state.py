@@ -1,4 +1,4 @@
-"""The carried state of all streams, over all workers, for checkpoints."""
+"""The carried state of all streams, over all workers, for fairseq's checkpoints."""
 
 from typing import List
 
@@ -21,7 +21,7 @@ def gather_streams(state: List[torch.Tensor]) -> List[torch.Tensor]:
         state: this worker's, tensors (layers, B, width); no gradient flows.
 
     Returns:
-        Tensors (layers, workers * B, width), the same on every worker.
+        Tensors (layers, W * B, width) with W workers, the same on every worker.
     """
     if workers() == 1:
         return state

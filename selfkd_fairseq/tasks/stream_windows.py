@@ -1,4 +1,4 @@
-"""A corpus as parallel streams of tokens, read window by window."""
+"""A corpus as parallel streams of tokens, read window by window, as by Zaremba et al. (2014, arXiv 1409.2329)."""
 
 from dataclasses import dataclass
 from typing import Any, Dict, List
@@ -22,7 +22,15 @@ class TokenStream(FairseqDataset):
 
     @classmethod
     def of_lines(cls, lines: Any, vocabulary_size: int) -> "TokenStream":
-        """Join the lines of an indexed dataset, in the smallest integer type that holds the vocabulary."""
+        """Join the lines of an indexed dataset.
+
+        Args:
+            lines: fairseq's dataset: items (L,) of word ids, and ``sizes``.
+            vocabulary_size: V, which decides the dtype: uint16 if every id fits, else int32.
+
+        Returns:
+            A stream of all their tokens, copied.
+        """
         dtype = np.uint16 if vocabulary_size <= np.iinfo(np.uint16).max else np.int32
         tokens = np.empty(int(np.sum(lines.sizes)), dtype=dtype)
         end = 0
@@ -38,7 +46,15 @@ class TokenStream(FairseqDataset):
 
 
 def fixed_windows(stream_length: int, tokens_per_sample: int) -> List[int]:
-    """Where the windows of a stream begin, and its end: ``[0, T, 2 T, ..., stream_length]``."""
+    """Cut a stream into windows of one length.
+
+    Args:
+        stream_length: predictions per stream, at least 1.
+        tokens_per_sample: T, at least 1.
+
+    Returns:
+        Where the windows begin, and the end of the stream: ``[0, T, 2 T, ..., stream_length]``.
+    """
     return [*range(0, stream_length, tokens_per_sample), stream_length]
 
 
@@ -82,7 +98,14 @@ class Streams:
     count: int
 
     def length(self, num_tokens: int) -> int:
-        """Predictions per stream of a corpus of ``num_tokens``; the last streams may have fewer."""
+        """How long each stream is.
+
+        Args:
+            num_tokens: of the whole corpus, at least 1.
+
+        Returns:
+            Predictions per stream; the last streams may have fewer.
+        """
         return -(-(num_tokens - 1) // self.total)
 
 
@@ -137,14 +160,35 @@ class WindowedStreams(FairseqDataset):
         }
 
     def collater(self, samples: List[Dict[str, Any]]) -> Dict[str, Any]:
-        """An item is a batch already."""
+        """Give the batch that an item already is.
+
+        Args:
+            samples: one item.
+
+        Returns:
+            That item, see :meth:`__getitem__`.
+        """
         (batch,) = samples
         return batch
 
     def num_tokens(self, index: int) -> int:
-        """Number of positions of window ``index``."""
+        """Size of a window, for fairseq.
+
+        Args:
+            index: of the window, from 0.
+
+        Returns:
+            Its positions, B * T, with padding.
+        """
         return self.size(index) * self.streams.count
 
     def size(self, index: int) -> int:
-        """Length of window ``index``."""
+        """Length of a window.
+
+        Args:
+            index: of the window, from 0.
+
+        Returns:
+            Its time steps, T.
+        """
         return self.bounds[index + 1] - self.bounds[index]

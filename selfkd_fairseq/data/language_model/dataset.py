@@ -33,11 +33,29 @@ class LanguageModelDataset(Dataset[Settings]):
     steps = (keep_text, count_text, binarise_text)
 
     def published_names(self, settings: Settings) -> list[str]:
-        """See :class:`Dataset`."""
+        """The archive, or the text of each split.
+
+        Args:
+            settings: unused; every text is needed.
+
+        Returns:
+            Names as :meth:`Dataset.published_names` gives them.
+        """
         return [self.archive] if self.archive is not None else list(self.files.values())
 
     def find(self, settings: Settings, raw: Path) -> dict[str, Text]:
-        """See :class:`Dataset`. A text is called ``SPLIT``; an archive is taken before loose files."""
+        """Where the raw texts are; an archive is taken before loose files.
+
+        Args:
+            settings: unused; every text is needed.
+            raw: a folder with the archive or the texts, or the archive itself.
+
+        Returns:
+            Split -> where its text is. No file is opened yet.
+
+        Raises:
+            PreparationError: files are missing; the message names all of them.
+        """
         if self.archive is not None:
             path = raw if raw.is_file() else raw / self.archive
             if path.is_file():
@@ -46,13 +64,27 @@ class LanguageModelDataset(Dataset[Settings]):
         return {split: Text(file) for split, file in find_raw_files(raw, self.files, self.archive).items()}
 
     def check_texts(self, texts: Mapping[str, InspectedText], report: Report) -> None:
-        """See :class:`Dataset`: warns of texts that cannot be the published ones."""
+        """Warn of texts that cannot be the published ones, by the number of their lines.
+
+        Args:
+            texts: split -> text, all that :meth:`find` found.
+            report: takes each warning.
+        """
         for split, text in texts.items():
             if text.lines != self.lines[split]:
                 report(f"warning: {text.text} has {text.lines:,} lines, the published text {self.lines[split]:,}")
 
     def record(self, work: Work[Settings]) -> dict[str, Any]:
-        """See :class:`Dataset`. ``unknown_words`` are words that the training text does not have."""
+        """What the stamp tells of a finished preparation.
+
+        Args:
+            work: the preparation, all its steps done.
+
+        Returns:
+            For each split ``lines``, ``tokens`` (with one ``</s>`` a line) and ``unk_in_text`` (``<unk>`` in the raw
+            text); for all but the training text ``unknown_words``, which that one does not have. And
+            ``dictionary_types``, fairseq's special words among them.
+        """
         counts = read_counts(work.dest)
         binaries = {split: read_binary(work.dest / "bin" / split) for split in SPLITS}
         return {
@@ -66,7 +98,14 @@ class LanguageModelDataset(Dataset[Settings]):
         }
 
     def summary(self, stamp: Mapping[str, Any]) -> str:
-        """See :class:`Dataset`."""
+        """Lines, tokens, unknown words and the size of the dictionary.
+
+        Args:
+            stamp: of a finished preparation, with what :meth:`record` tells.
+
+        Returns:
+            One line for the user.
+        """
         return (
             f"lines: {by_split(stamp['lines'])}; tokens with one </s> a line: {by_split(stamp['tokens'])}; "
             f"words not in train: {by_split(stamp['unknown_words'])}; dictionary: {stamp['dictionary_types']:,} types"

@@ -26,7 +26,14 @@ COUNTS = "text/counts.json"
 
 
 def keep_text(work: Work) -> None:
-    """``text/SPLIT``: the raw text, one sentence a line for any reader, blank ones included."""
+    """Make ``text/SPLIT``: the raw text, one sentence a line for any reader, blank ones included.
+
+    Args:
+        work: the preparation; what is made already stays.
+
+    Raises:
+        PreparationError: a raw text is damaged, or has changed since it was inspected.
+    """
     for split in SPLITS:
         if not work.missing(f"text/{split}"):
             continue
@@ -51,7 +58,11 @@ def _count(path: Path, label: str, total: int) -> dict[str, int]:
 
 
 def count_text(work: Work) -> None:
-    """``text/counts.json``: for each split the lines, words, ``<unk>`` among them, and different words."""
+    """Make ``text/counts.json``: for each split the lines, words, ``<unk>`` among them, and different words.
+
+    Args:
+        work: the preparation, ``text`` made; what is made already stays.
+    """
     if work.missing(COUNTS):
         counts = {
             split: _count(work.dest / "text" / split, f"count {split}", work.texts[split].lines) for split in SPLITS
@@ -60,7 +71,14 @@ def count_text(work: Work) -> None:
 
 
 def read_counts(dest: Path) -> Counts:
-    """What :func:`count_text` wrote in a destination."""
+    """Read what :func:`count_text` wrote.
+
+    Args:
+        dest: a destination that it wrote to.
+
+    Returns:
+        Split -> ``lines``, ``words``, ``unk`` and ``types`` -> number.
+    """
     counts: Counts = json.loads((dest / COUNTS).read_text(encoding="utf-8"))
     return counts
 
@@ -104,7 +122,14 @@ def _complete(work: Work, folder: Path) -> None:
 
 
 def binarise_text(work: Work) -> None:
-    """``bin``: what ``fairseq-train`` takes. The dictionary has every training word and no made-up one."""
+    """Make ``bin``: what ``fairseq-train`` takes. The dictionary has every training word and no made-up one.
+
+    Args:
+        work: the preparation, ``text`` and its counts made; what is made already stays.
+
+    Raises:
+        PreparationError: ``fairseq-preprocess`` fails, or its result is not the text.
+    """
     if not work.missing("bin"):
         return
     work.report("binarising with fairseq-preprocess")

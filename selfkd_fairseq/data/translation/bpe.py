@@ -76,7 +76,15 @@ def _forget_words(segmenter: Any) -> None:
 
 
 def count_subwords(words: Iterable[tuple[str, int]], codes: Path) -> Counter[str]:
-    """How often each subword occurs in a text, from how often each word does."""
+    """How often each subword occurs in a text, from how often each word does.
+
+    Args:
+        words: each word with its frequency.
+        codes: file of merges, as :func:`learn_codes` writes it.
+
+    Returns:
+        Subword, with ``@@`` where the word goes on, -> frequency.
+    """
     segmenter = load_segmenter(codes)
     subwords: Counter[str] = Counter()
     for word, count in words:
@@ -87,7 +95,12 @@ def count_subwords(words: Iterable[tuple[str, int]], codes: Path) -> Counter[str
 
 
 def write_vocabulary(counts: Mapping[str, int], file: IO[str]) -> None:
-    """One ``subword count`` line each, most frequent first, ties in the order of the code points."""
+    """Write one ``subword count`` line each, most frequent first, ties in the order of the code points.
+
+    Args:
+        counts: subword -> frequency.
+        file: open for writing text.
+    """
     for subword, count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
         file.write(f"{subword} {count}\n")
 

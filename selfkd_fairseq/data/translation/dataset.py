@@ -49,7 +49,14 @@ class TranslationDataset(Dataset[TranslationSettings]):
         return {"lowercase": self.lowercase, "bpe_merges": self.bpe_merges}
 
     def check_settings(self, settings: TranslationSettings) -> None:
-        """See :class:`Dataset`."""
+        """Refuse settings that make no sense.
+
+        Args:
+            settings: what the user asked for.
+
+        Raises:
+            PreparationError: an unknown language, the same one twice, or a number of BPE that is too small.
+        """
         for language in settings.languages:
             if language not in self.languages:
                 known = ", ".join(self.languages)
@@ -67,14 +74,34 @@ class TranslationDataset(Dataset[TranslationSettings]):
                     yield f"{split}.{language}" + (f".{number}" if len(parts) > 1 else ""), part, language
 
     def published_names(self, settings: TranslationSettings) -> list[str]:
-        """See :class:`Dataset`."""
+        """The archives and files that both languages need.
+
+        Args:
+            settings: say which languages.
+
+        Returns:
+            Their names, each once.
+        """
         names = (part.archive or part.name(settings, language) for _, part, language in self._sides(settings))
         return list(dict.fromkeys(names))
 
     def fetch(
         self, name: str, settings: TranslationSettings, origin: str, path: Path, sha256: str | None, report: Report
     ) -> None:
-        """See :class:`Dataset`. A test set comes by sacreBLEU, whatever ``origin`` is."""
+        """Bring one published file here. A test set comes by sacreBLEU, whatever ``origin`` is.
+
+        Args:
+            name: of the file, one of :meth:`published_names`.
+            settings: as there.
+            origin: folder on the web, :attr:`base_url` or a mirror of it; a file with an address of its own comes from
+                there unless this is a mirror.
+            path: where to; appears only when it is whole.
+            sha256: hex digest that it must have, None if that is unknown.
+            report: takes each line meant for the user.
+
+        Raises:
+            PreparationError: it cannot be had, or is another one.
+        """
         for _, part, language in self._sides(settings):
             if part.test_set is not None and part.name(settings, language) == name:
                 side = "src" if language == settings.source else "ref"
@@ -86,7 +113,19 @@ class TranslationDataset(Dataset[TranslationSettings]):
             super().fetch(name, settings, origin, path, sha256, report)
 
     def find(self, settings: TranslationSettings, raw: Path) -> dict[str, Text]:
-        """See :class:`Dataset`. A text is called ``SPLIT.LANG``; if a split has several, ``SPLIT.LANG.1`` and so on."""
+        """Where the raw texts are.
+
+        Args:
+            settings: say which languages.
+            raw: a folder with the archives or the texts, or the archive itself if one holds everything.
+
+        Returns:
+            ``SPLIT.LANG``, or ``SPLIT.LANG.1`` and so on if a split has several texts -> where the text is; the two
+            sides of a text one after the other. No file is opened yet.
+
+        Raises:
+            PreparationError: ``raw`` is none of these, or files are missing; the message names all of them.
+        """
         archives = {part.archive for parts in self.parts.values() for part in parts}
         all_in_one = len(archives) == 1 and None not in archives
         if not raw.is_dir() and not (raw.is_file() and all_in_one):
@@ -109,7 +148,15 @@ class TranslationDataset(Dataset[TranslationSettings]):
         return found
 
     def check_texts(self, texts: Mapping[str, InspectedText], report: Report) -> None:
-        """See :class:`Dataset`: both sides of a text have the same number of sentences."""
+        """Refuse texts whose two sides do not have the same number of sentences.
+
+        Args:
+            texts: all that :meth:`find` found, in its order.
+            report: unused; there are no warnings.
+
+        Raises:
+            PreparationError: two sides differ; the message has both numbers.
+        """
         inspected = list(texts.values())  # as found, the two sides of a text one after the other
         for source, target in zip(inspected[::2], inspected[1::2]):
             if source.lines != target.lines:
@@ -119,7 +166,15 @@ class TranslationDataset(Dataset[TranslationSettings]):
                 )
 
     def record(self, work: Work[TranslationSettings]) -> dict[str, Any]:
-        """See :class:`Dataset`."""
+        """What the stamp tells of a finished preparation.
+
+        Args:
+            work: the preparation, all its steps done.
+
+        Returns:
+            ``pairs``, sentence pairs of each split; ``dropped_train_pairs``, those of the raw training text that are in
+            no split; ``dictionary_types``, one number for a joined dictionary, else one for each language.
+        """
         settings = work.settings
         pairs = {split: count_lines(work.dest / "bpe" / f"{split}.{settings.source}") for split in SPLITS}
         used = pairs["train"] + (pairs["valid"] if self.recipe.held_out else 0)
@@ -131,7 +186,14 @@ class TranslationDataset(Dataset[TranslationSettings]):
         }
 
     def summary(self, stamp: Mapping[str, Any]) -> str:
-        """See :class:`Dataset`."""
+        """Pairs, why some were dropped, and the size of the dictionary.
+
+        Args:
+            stamp: of a finished preparation, with what :meth:`record` tells.
+
+        Returns:
+            One line for the user.
+        """
         dropped, types = stamp["dropped_train_pairs"], stamp["dictionary_types"]
         bounded = self.recipe.cleaning.longest is not None
         why = "dropped as blank, too long or too uneven" if bounded else "with a blank side dropped"

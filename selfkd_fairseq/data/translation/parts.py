@@ -28,7 +28,15 @@ class Part:
     extract: Callable[[str], str | None] | None = None
 
     def name(self, settings: TranslationSettings, language: str) -> str:
-        """The file of one language."""
+        """Name of the file of one language.
+
+        Args:
+            settings: say which pair of languages.
+            language: one of the pair.
+
+        Returns:
+            ``file`` with the languages filled in.
+        """
         return self.file.format(language=language, source=settings.source, target=settings.target)
 
     def find(self, settings: TranslationSettings, language: str, raw: Path) -> Text | None:
@@ -55,7 +63,15 @@ class Part:
         return None
 
     def wanted(self, settings: TranslationSettings, language: str) -> str:
-        """What to ask for when it is missing."""
+        """What to ask the user for when the text is missing.
+
+        Args:
+            settings: say which pair of languages.
+            language: one of the pair.
+
+        Returns:
+            The archive, or the file; with the command that prints it if it is a test set of sacreBLEU.
+        """
         name = self.name(settings, language)
         if self.test_set is not None:
             side = "src" if language == settings.source else "ref"

@@ -55,7 +55,16 @@ class Cleaning:
     ratio: float | None = None
 
     def keeps(self, source: str, target: str) -> bool:
-        """Whether the pair (words joined by single spaces) is kept, as by Moses's ``clean-corpus-n.perl``."""
+        """Whether a pair is kept, as by Moses's ``clean-corpus-n.perl``.
+
+        Args:
+            source: words joined by single spaces.
+            target: the same in the other language.
+
+        Returns:
+            False if a side is blank; where there is a bound also if a side is too long, the two are too uneven, or a
+            word is longer than Moses takes.
+        """
         if not source or not target:
             return False
         if self.longest is None and self.ratio is None:
@@ -89,6 +98,14 @@ class Recipe:
     joined_dictionary: bool = True
 
     def cleaning_of(self, split: str, stage: str) -> Cleaning | None:
-        """What cleans a split at a stage (``TOKENS`` or ``SUBWORDS``); None if nothing does."""
+        """What cleans a split at a stage.
+
+        Args:
+            split: ``train``, ``valid`` or ``test``.
+            stage: ``TOKENS`` or ``SUBWORDS``.
+
+        Returns:
+            The cleaning; None if nothing is cleaned there.
+        """
         cleaned = ("train",) if stage == TOKENS or self.held_out is None else ("train", "valid")
         return self.cleaning if stage == self.cleaning.of and split in cleaned else None

@@ -32,5 +32,13 @@ class TranslationSettings(Settings):
         return self.source, self.target
 
     def names(self, folder: str, split: str) -> list[str]:
-        """The names of both sides of a split in a folder of the destination, source first."""
+        """The files of a split.
+
+        Args:
+            folder: inside the destination.
+            split: ``train``, ``valid`` or ``test``.
+
+        Returns:
+            Paths inside the destination of both sides, source first.
+        """
         return [f"{folder}/{split}.{language}" for language in self.languages]

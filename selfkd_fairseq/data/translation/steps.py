@@ -40,7 +40,16 @@ def _names_of(work: Work, split: str, language: str) -> list[str]:
 
 
 def texts_of(work: Work, split: str, language: str) -> list[InspectedText]:
-    """The raw texts that one side of a split is made of, in order."""
+    """The raw texts that one side of a split is made of.
+
+    Args:
+        work: the preparation.
+        split: ``train``, ``valid`` or ``test``.
+        language: one of the pair.
+
+    Returns:
+        The texts, in order.
+    """
     return [work.texts[name] for name in _names_of(work, split, language)]
 
 
@@ -103,7 +112,14 @@ def _write_pairs(
 
 
 def keep_raw(work: Work) -> None:
-    """``raw/{valid,test}.LANG``: the untokenised sentences, one a line for any reader. References for scoring."""
+    """Make ``raw/{valid,test}.LANG``: the untokenised sentences, one a line for any reader. References for scoring.
+
+    Args:
+        work: the preparation; what is made already stays.
+
+    Raises:
+        PreparationError: a raw text is damaged, or has changed since it was inspected.
+    """
     for split in SPLITS[1:]:
         for name, language in zip(work.settings.names("raw", split), work.settings.languages):
             if split in _recipe(work).rules and work.missing(name):
@@ -112,7 +128,14 @@ def keep_raw(work: Work) -> None:
 
 
 def tokenise_splits(work: Work) -> None:
-    """``tok/SPLIT.LANG``: see :mod:`.tokenisation`. Training pairs may go; others stay, in place."""
+    """Make ``tok/SPLIT.LANG``: see :mod:`.tokenisation`. Training pairs may go; others stay, in place.
+
+    Args:
+        work: the preparation; what is made already stays.
+
+    Raises:
+        PreparationError: a raw text is damaged or has changed since it was inspected, or a worker process died.
+    """
     recipe, languages = _recipe(work), work.settings.languages
     for split, rules in recipe.rules.items():
         held_out = recipe.held_out if split == "train" else None
@@ -144,7 +167,11 @@ def _add_counts(words: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 
 
 def learn_bpe(work: Work) -> None:
-    """``bpe/codes`` from both training sides together; ``bpe/vocab.LANG``, the subwords of each side."""
+    """Make ``bpe/codes`` from both training sides together; ``bpe/vocab.LANG``, the subwords of each side.
+
+    Args:
+        work: the preparation, ``tok`` made; what is made already stays.
+    """
     names = [f"bpe/vocab.{language}" for language in work.settings.languages]
     if not work.missing("bpe/codes", *names):
         return
@@ -167,7 +194,14 @@ def learn_bpe(work: Work) -> None:
 
 
 def apply_bpe(work: Work) -> None:
-    """``bpe/SPLIT.LANG``: the tokenised text in subwords. Training pairs may go, and validation pairs among them."""
+    """Make ``bpe/SPLIT.LANG``: the tokenised text in subwords. Training pairs may go, and validation pairs among them.
+
+    Args:
+        work: the preparation, ``tok`` and the codes made; what is made already stays.
+
+    Raises:
+        PreparationError: a worker process died.
+    """
     recipe, threshold = _recipe(work), work.settings.bpe_vocabulary_threshold
     vocabularies = [work.dest / "bpe" / f"vocab.{lang}" if threshold else None for lang in work.settings.languages]
     for split in SPLITS:
@@ -199,7 +233,14 @@ def _complete(work: Work, folder: Path) -> None:
 
 
 def binarise_text(work: Work) -> None:
-    """``bin``: what ``fairseq-train`` takes."""
+    """Make ``bin``: what ``fairseq-train`` takes.
+
+    Args:
+        work: the preparation, its text in subwords made; what is made already stays.
+
+    Raises:
+        PreparationError: ``fairseq-preprocess`` fails, or its result is not the text.
+    """
     if not work.missing("bin"):
         return
     work.report("binarising with fairseq-preprocess")

@@ -35,10 +35,19 @@ def _printable(sentence: str) -> str:
 
 
 def tokenise(sentence: str, language: str, lowercase: bool, rules: Rules = NORMALISED) -> str:
-    """Tokens of one sentence, joined by single spaces; ``""`` if nothing is left.
+    """Split a sentence into tokens.
 
     The tokeniser escapes the characters ``& < > | [ ] ' "`` as Moses does by default (``&apos;`` and so on), which a
     Moses detokeniser undoes. Every other white space becomes a space, so a result is one line for any reader.
+
+    Args:
+        sentence: plain text.
+        language: two-letter code.
+        lowercase: make it lower-case too.
+        rules: what is done, in which order.
+
+    Returns:
+        Tokens joined by single spaces; ``""`` if nothing is left.
     """
     text = one_line(sentence)  # the normaliser would glue the words around a carriage return
     if rules.straight_apostrophes:
@@ -67,7 +76,18 @@ def tokenise_pairs(
     rules: Rules,
     cleaning: Cleaning | None = None,
 ) -> list[tuple[str, str] | None]:
-    """:func:`tokenise` on both sides of each pair; None in place of a pair that ``cleaning`` does not keep."""
+    """:func:`tokenise` on both sides of each pair.
+
+    Args:
+        pairs: plain text.
+        languages: of the two sides, two-letter codes.
+        lowercase: as of :func:`tokenise`.
+        rules: as of :func:`tokenise`.
+        cleaning: which pairs of tokenised sentences are kept; None keeps all.
+
+    Returns:
+        A pair for each pair; None in place of one that is not kept.
+    """
     source, target = languages
     done: list[tuple[str, str] | None] = []
     for first, second in pairs:

@@ -51,7 +51,14 @@ def _read_run(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def merge_counts(runs: Iterable[Path]) -> Iterator[tuple[str, int]]:
-    """Each word of all runs once, in order, with its count."""
+    """Add up runs of counts without holding them in memory.
+
+    Args:
+        runs: files of :func:`count_words`.
+
+    Yields:
+        Each word of all runs once, in order, with its count.
+    """
     merged = heapq.merge(*(_read_run(path) for path in runs))
     for word, entries in itertools.groupby(merged, key=operator.itemgetter(0)):
         yield word, sum(count for _, count in entries)
