@@ -1,4 +1,4 @@
-"""The weight of the distillation term as a pure function of the update number."""
+"""The weight of the distillation term as a pure function of the update number, alpha(u) of ``docs/method.md``."""
 
 __all__ = ["alpha_at_update"]
 

@@ -2,6 +2,7 @@
 
 q depends on the target word alone, so tokens are taken in the order of their targets and each distinct word of a chunk
 gets its row of q once: one (U, V, d) matrix product for U <= N distinct words in all, and no memory beyond two chunks.
+The equations are those of ``docs/method.md``.
 """
 
 import math

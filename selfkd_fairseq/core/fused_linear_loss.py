@@ -10,7 +10,7 @@ the gradients of h, W and b, which are taken in the forward pass. What label smo
 correction of rank one. With the support ``full`` q depends on the target word alone: tokens are taken in the order of
 their targets, and each distinct target word of a chunk gets its row of q once (:mod:`.fused_exact_targets`).
 
-Result and gradients are those of :mod:`selfkd_fairseq.core.reference_loss`.
+Result and gradients are those of :mod:`selfkd_fairseq.core.reference_loss`, the equations those of ``docs/method.md``.
 """
 
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
@@ -61,7 +61,17 @@ class Gradients(NamedTuple):
 
 
 def default_chunk_size(vocabulary_size: int, num_tokens: int, device: torch.device, itemsize: int) -> int:
-    """Tokens at a time: as many as keep a (chunk, V) tensor within a fixed number of bytes, in even chunks."""
+    """Tokens at a time: as many as keep a (chunk, V) tensor within a fixed number of bytes, in even chunks.
+
+    Args:
+        vocabulary_size: V.
+        num_tokens: N, at least 0.
+        device: of the tensors; a CPU wants smaller chunks than a GPU.
+        itemsize: bytes of one number of the tensor.
+
+    Returns:
+        Tokens of a chunk, at least 1; the last chunk may have fewer.
+    """
     kind = device.type if device.type in CHUNK_BYTES else "cuda"
     most = min(CHUNK_TOKENS[kind], max(16, CHUNK_BYTES[kind] // (vocabulary_size * itemsize)))
     chunks = max(1, -(-num_tokens // most))
@@ -92,13 +102,13 @@ class _Pass:
             torch.zeros(w.size(0), dtype=dtype, device=w.device) if needs[2] else None,
         )
         fixed_words = None
-        if plan.options.support in ("nearest", "random"):
-            fixed_words = support_words(
-                None, plan.embedding, self.target, plan.options, plan.excluded, plan.neighbours, plan.generator
-            )
         if plan.options.support == "full":
             self.exact = ExactTargets(
                 plan.embedding, self.temperature, plan.options.min_target_prob, plan.excluded, plan.chunk_size, dtype
+            )
+        elif plan.options.support != "predicted":  # whose words come from the logits of each chunk
+            fixed_words = support_words(
+                None, plan.embedding, self.target, plan.options, plan.excluded, plan.neighbours, plan.generator
             )
         logits = torch.empty(plan.chunk_size, w.size(0), dtype=h.dtype, device=h.device)
         probs = torch.empty(plan.chunk_size, w.size(0), dtype=dtype, device=h.device)
@@ -315,7 +325,14 @@ def fused_self_kd_loss(
 
 
 def autocast_dtype(device: str) -> Optional[torch.dtype]:
-    """The dtype that autocast would take for a matrix product on this device, None where it is off."""
+    """The dtype that autocast would take for a matrix product.
+
+    Args:
+        device: type of the device, ``"cpu"`` or ``"cuda"``.
+
+    Returns:
+        The dtype; None where autocast is off.
+    """
     if hasattr(torch, "get_autocast_dtype"):  # torch 2.4 and later
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""The loss of self-knowledge distillation, written as it is defined: the yardstick of every faster path.
+"""The loss of self-knowledge distillation, as ``docs/method.md`` defines it: the yardstick of every faster path.
 
 Sums over the N tokens that are not ignored, in nats; z_i are the logits of token i, p_i = softmax(z_i), q_i its
 soft targets (:mod:`selfkd_fairseq.core.soft_targets`):
@@ -46,15 +46,15 @@ class Statistics(NamedTuple):
 
 
 class SelfKDLoss(NamedTuple):
-    """Result of the loss functions: in nats, float32 or better; () sums, or (N',) with ``reduction="none"``.
+    """Result of the loss functions: in nats, float32 or better; sums, or values of N' tokens with ``reduction="none"``.
 
     ``loss`` carries a gradient always; the other three do in the reference and do not in the fused implementation.
 
     Attributes:
-        loss: L, the training objective.
-        ce_loss: L_CE (label-smoothed).
-        nll_loss: plain negative log-likelihood of the targets.
-        skd_loss: L_SKD; no gradient ever flows through q.
+        loss: () or (N',), L, the training objective.
+        ce_loss: () or (N',), L_CE (label-smoothed).
+        nll_loss: () or (N',), plain negative log-likelihood of the targets.
+        skd_loss: () or (N',), L_SKD; no gradient ever flows through q.
         statistics: see :class:`Statistics`.
     """
 
@@ -77,7 +77,15 @@ def _statistics(logits: Tensor, target: Tensor, q: SoftTargets) -> Statistics:
 
 
 def check_loss_weights(alpha: float, label_smoothing: float) -> None:
-    """Raise ValueError, naming argument, value and what is allowed, unless both are in their ranges."""
+    """Check the weights of the terms of the loss.
+
+    Args:
+        alpha: weight of L_SKD, in [0, 1].
+        label_smoothing: eps of L_CE, in [0, 1).
+
+    Raises:
+        ValueError: one is out of its range; the message names argument, value and what is allowed.
+    """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     if not 0.0 <= label_smoothing < 1.0:

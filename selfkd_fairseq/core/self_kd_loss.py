@@ -1,4 +1,4 @@
-"""The public loss: one signature for the reference and the fused implementation."""
+"""The public loss of ``docs/method.md``: one signature for the reference and the fused implementation."""
 
 from typing import Optional, Sequence
 
@@ -23,7 +23,14 @@ IMPLEMENTATIONS = ("fused", "reference")
 
 
 def check_implementation(implementation: str) -> None:
-    """Raise ValueError, naming what is allowed, unless this is one of :data:`IMPLEMENTATIONS`."""
+    """Check the name of an implementation.
+
+    Args:
+        implementation: one of :data:`IMPLEMENTATIONS`.
+
+    Raises:
+        ValueError: it is none of them; the message names what is allowed.
+    """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
 

@@ -1,10 +1,10 @@
-"""Which words share probability with the target: the supports, and the options of soft targets.
+"""Which words share probability with the target: the supports of ``docs/method.md``, and the options of soft targets.
 
 A support of n words is a target and n others; ``full`` is the whole vocabulary and needs no choosing. Padding and bos
 are in no support except as the target.
 
 To add a support: write a function that returns its words (N, n), enter its name in :data:`SUPPORTS` and call it in
-:func:`support_words`.
+:func:`support_words`. ``CONTRIBUTING.md`` names what goes with it: the definition for the tests, and the documentation.
 """
 
 import math
@@ -37,7 +37,14 @@ TEMPERATURE_SCALES = ("relative", "absolute")
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to reduce in: float32 for half precision, else ``dtype`` itself."""
+    """The dtype to reduce in.
+
+    Args:
+        dtype: of a tensor, floating point.
+
+    Returns:
+        float32 for half precision, else ``dtype`` itself.
+    """
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -60,7 +67,14 @@ class SoftTargetOptions(NamedTuple):
     min_target_prob: float = 0.5
 
     def check(self, vocabulary_size: Optional[int] = None) -> None:
-        """Raise ValueError, naming argument, value and what is allowed, unless every option is in its range."""
+        """Check that every option is in its range.
+
+        Args:
+            vocabulary_size: V, which ``support_size`` must be below; None: not known yet.
+
+        Raises:
+            ValueError: one is not; the message names argument, value and what is allowed.
+        """
         if self.support not in SUPPORTS:
             raise ValueError(f"support must be one of {', '.join(SUPPORTS)}, got {self.support!r}")
         if self.support_size < 1:
@@ -106,7 +120,15 @@ def centred(weight: Tensor) -> Tensor:
 
 
 def words_in_vocabulary(words: Sequence[Optional[int]], vocabulary_size: int) -> Tuple[int, ...]:
-    """Each of ``words`` once, in order, without None and ids such as -100 that name no word of the vocabulary."""
+    """Leave out what names no word of the vocabulary: None, and ids such as -100.
+
+    Args:
+        words: ids, in any order, some perhaps twice.
+        vocabulary_size: V.
+
+    Returns:
+        Each id in [0, V) once, in ascending order.
+    """
     return tuple(sorted({word for word in words if word is not None and 0 <= word < vocabulary_size}))
 
 
@@ -166,7 +188,14 @@ def check_floating(**tensors: Optional[Tensor]) -> None:
 
 
 def check_ignore_index(ignore_index: Optional[int]) -> None:
-    """Raise ValueError unless it can be compared with int64 word ids."""
+    """Check that an id can be compared with int64 word ids.
+
+    Args:
+        ignore_index: any int, or None.
+
+    Raises:
+        ValueError: it is beyond the range of int64.
+    """
     if ignore_index is not None and not -(2**63) <= ignore_index < 2**63:
         raise ValueError(f"ignore_index must be an int64 number, got {ignore_index}")
 

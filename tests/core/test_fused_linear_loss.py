@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from selfkd_fairseq.benchmark.measure import peak_extra_bytes
 from selfkd_fairseq.core import IMPLEMENTATIONS, SUPPORTS, self_kd_loss
 from tests import definition
+from tests.core.drawn_words import drawn_words
 
-PAD, BOS = 1, 0
+PAD, BOS, SEED = 1, 0, 3
 
 
 def batch(tokens=23, vocabulary=17, width=6, seed=0, dtype=torch.float64, bias=False):
@@ -33,7 +34,7 @@ def run(tensors, implementation, upstream=1.0, needs=("features", "weight", "bia
     }
     result = self_kd_loss(
         **leaves, ignore_index=PAD, excluded=(BOS,), implementation=implementation,
-        generator=torch.Generator().manual_seed(3), **arguments,
+        generator=torch.Generator().manual_seed(SEED), **arguments,
     )  # fmt: skip
     if result.loss.requires_grad:
         (result.loss * upstream).backward()
@@ -67,7 +68,7 @@ def test_equals_the_reference(support, alpha, label_smoothing, bias):
             )  # fmt: skip
 
 
-@pytest.mark.parametrize("support", ["predicted", "nearest", "full"])
+@pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 def test_equals_the_definition(support, implementation, alpha):
@@ -79,6 +80,7 @@ def test_equals_the_definition(support, implementation, alpha):
     sums, dz = definition.losses(
         features @ weight.T + bias, weight, tensors["target"], alpha=alpha, label_smoothing=0.1, pad=PAD,
         excluded=(BOS,), n=3, tau=0.6, relative=True, floor=0.3, support=support,
+        drawn=drawn_words(support, tensors["weight"], tensors["target"], 3, (BOS, PAD), SEED, ignore_index=PAD),
     )  # fmt: skip
     assert [value.item() for value in values[:4]] == pytest.approx(list(sums), rel=1e-12)
     for name, expected in (("features", dz @ weight), ("weight", dz.T @ features), ("bias", dz.sum(axis=0))):
@@ -139,7 +141,7 @@ def test_gradcheck(support):
     assert torch.autograd.gradcheck(loss, inputs)
 
     def loss_of_features(features):
-        # q does not depend on features: random, nearest and full never, predicted as long as the order stays.
+        # q does not depend on features: with predicted as long as the order stays, with the others never.
         return self_kd_loss(
             features, inputs[1].detach(), tensors["target"], alpha=0.6, label_smoothing=0.1, ignore_index=PAD,
             support=support, chunk_size=4, generator=torch.Generator().manual_seed(0),
@@ -223,7 +225,7 @@ def test_autocast(support):
     assert low[0].item() == pytest.approx(plain[0].item(), rel=2e-2)
     assert low[0].item() != plain[0].item()
     # Soft targets come from the matrix as it is, not as autocast rounds it.
-    if support in ("nearest", "full", "random"):
+    if support != "predicted":
         assert low[6].item() == plain[6].item()
     for name, grad in plain_grads.items():
         assert ((low_grads[name] - grad).norm() / grad.norm()).item() < 5e-2, name

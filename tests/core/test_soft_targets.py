@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from selfkd_fairseq.core import SoftTargetOptions, nearest_words, rms_distance, soft_targets
+from selfkd_fairseq.core import SUPPORTS, SoftTargetOptions, nearest_words, rms_distance, soft_targets
 from selfkd_fairseq.core.supports import random_words
 from tests.definition import nearest, soft_target_row
 
@@ -47,15 +47,17 @@ def test_rms_distance_is_that_of_all_pairs_of_rows():
     assert rms_distance(weight).item() == pytest.approx(math.sqrt(sum(pairs) / len(pairs)), rel=1e-12)
 
 
+@pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("n", [1, 3, 8])
 @pytest.mark.parametrize("scale", ["relative", "absolute"])
 @pytest.mark.parametrize("floor", [0.0, 0.5, 0.9, 1.0])
-def test_equals_the_definition(n, scale, floor):
+def test_equals_the_definition(support, n, scale, floor):
     generator = torch.Generator().manual_seed(n)
     weight = torch.randn(11, 4, dtype=torch.float64, generator=generator)
     scores = torch.randn(40, 11, dtype=torch.float64, generator=generator)
     target = torch.randint(0, 11, (40,), generator=generator)
-    q = soft_targets(scores, weight, target, SoftTargetOptions("predicted", n, 0.7, scale, floor), excluded=(0, 1))
+    options = SoftTargetOptions(support, n, 0.7, scale, floor)
+    q = soft_targets(scores, weight, target, options, excluded=(0, 1), generator=generator)
     assert q.probs.sum(dim=1).tolist() == pytest.approx([1.0] * 40, abs=1e-14)
     for i in range(40):
         expected = soft_target_row(
@@ -67,6 +69,8 @@ def test_equals_the_definition(n, scale, floor):
             relative=scale == "relative",
             floor=floor,
             excluded={0, 1},
+            support=support,
+            drawn=q.indices[i, 1:].tolist(),  # read only where chance chooses
         )
         found = {int(k): float(p) for k, p, v in zip(q.indices[i], q.probs[i], q.valid[i]) if v}
         assert found == pytest.approx(expected, abs=1e-14)
@@ -137,7 +141,7 @@ def test_nan_in_the_embedding_is_not_hidden():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(support="nearby"), "support must be one of predicted, nearest, full, random, got 'nearby'"),
+        (dict(support="nearby"), f"support must be one of {', '.join(SUPPORTS)}, got 'nearby'"),
         (dict(support_size=0), "support_size must be at least 1, got 0"),
         (dict(support_size=5), "support_size must be less than the vocabulary size 5, got 5"),
         (dict(temperature=0.0), "temperature must be above 0 and finite, got 0.0"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq.trainer import Trainer
 
+from selfkd_fairseq.core import SUPPORTS
 from tests import definition
 from tests.fairseq_setup import (
     NO_DROPOUT,
@@ -198,7 +199,7 @@ IMPLEMENTATION_FLAGS = [
 ]
 
 
-@pytest.mark.parametrize("support", ["predicted", "nearest", "full", "random"])
+@pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("name", MODELS)
 def test_both_implementations_give_the_same_numbers(name, support, data):
     corpus, flags = MODELS[name]
@@ -220,7 +221,7 @@ def test_both_implementations_give_the_same_numbers(name, support, data):
     assert_close(grads, grads_, 1e-9)
 
 
-@pytest.mark.parametrize("support", ["predicted", "nearest", "full", "random"])
+@pytest.mark.parametrize("support", SUPPORTS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_models(dtype, support, tiny_translation):
     """What --fp16 and --bf16 do to model and criterion; the loss is no farther from float32 than fairseq's way."""
@@ -306,7 +307,7 @@ def test_logged_means(tiny_translation):
         (["--skd-min-target-prob", "1.01"], "self_kd: min_target_prob must be in [0, 1], got 1.01"),
         (["--skd-support-size", "0"], "self_kd: support_size must be at least 1, got 0"),
         (["--skd-support-size", "9999"], "self_kd: support_size must be less than the vocabulary size 64, got 9999"),
-        (["--skd-support", "nope"], "self_kd: support must be one of predicted, nearest, full, random, got 'nope'"),
+        (["--skd-support", "nope"], f"self_kd: support must be one of {', '.join(SUPPORTS)}, got 'nope'"),
         (["--skd-temperature-scale", "x"], "self_kd: temperature_scale must be one of relative, absolute, got 'x'"),
         (["--label-smoothing", "1"], "self_kd: label_smoothing must be in [0, 1), got 1.0"),
     ],
