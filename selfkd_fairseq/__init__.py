@@ -15,5 +15,6 @@ __all__ = ["__version__"]
 if importlib.util.find_spec("fairseq") is not None:
     # fairseq imports tasks/ and models/ of a user dir by itself, but never criterions/ and optim/. Importing all of
     # them here makes `import selfkd_fairseq` enough for scripts too; a second import registers nothing.
-    for _part in ("checkpoints", "nan_search", "criterions", "models", "optim", "tasks"):
+    _parts = "one_line_errors", "checkpoints", "checked_inputs", "nan_search", "criterions", "models", "optim", "tasks"
+    for _part in _parts:
         importlib.import_module(f"{__name__}.{_part}")

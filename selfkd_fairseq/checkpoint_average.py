@@ -13,18 +13,17 @@ newer), so that besides the result a small part of one model is held, whatever t
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from .checkpoint_damage import find_damage, why_not_loaded
+from .checkpoint_settings import why_refused
 from .checkpoints import allow_checkpoint_globals
 from .data.files import publish
 
@@ -85,7 +84,7 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
 
     Raises:
         AverageError: a file is damaged, no checkpoint, given twice, changed while it was read or unlike the others,
-            or a mean is not a number.
+            has settings that fairseq would run as Python, or a mean is not a number.
         OSError: a file cannot be read.
     """
     files = _open_all(paths)
@@ -161,6 +160,9 @@ class _File:
             raise AverageError(f"{self.path} is not a fairseq checkpoint: it holds no model")
         if state.get("cfg") is None and state.get("args") is None:
             raise AverageError(f"{self.path} is not a fairseq checkpoint: it has neither cfg nor args")
+        for key, tensor in model.items():
+            if not _is_plain(tensor):
+                raise AverageError(f"{self.path} cannot be averaged: {key} is not a dense tensor of real numbers")
         return state
 
     def check(self) -> None:
@@ -170,39 +172,10 @@ class _File:
             raise AverageError(f"{self.path} {damage}")
 
 
-def find_damage(path: Path) -> str | None:
-    """Read a whole checkpoint and compare its checksums; torch does not.
-
-    Args:
-        path: of the checkpoint.
-
-    Returns:
-        What is wrong, to be put behind the file's name. None if nothing is, or if the file has no checksums, as those
-        of torch before 1.6: whether it is a checkpoint, torch.load tells.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with open(path, "rb") as file:
-        if not file.read(1):
-            return "is empty"
-        if not zipfile.is_zipfile(file):
-            return None
-        try:
-            with zipfile.ZipFile(file) as archive:
-                damaged = archive.testzip()
-        # ValueError and RuntimeError: offsets outside of the file, entries that claim to be encrypted
-        except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, RuntimeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise
-            return "is damaged"
-    return None if damaged is None else f"is damaged: {damaged} does not have its checksum"
-
-
-def why_not_loaded(error: BaseException) -> str:
-    """Of an exception of torch.load: what is wrong with the file, to be put behind its name."""
-    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f"holds {refused[1]}, which safe loading refuses" if refused else "is damaged, or not a checkpoint"
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it has one number at each place of its memory: not sparse, nested, quantised, complex or without any."""
+    dense = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+    return dense and not (tensor.is_complex() or tensor.is_quantized)
 
 
 def _open_all(paths: Sequence[Path]) -> list[_File]:
@@ -230,6 +203,9 @@ def _inspect(files: list[_File]) -> tuple[_File, dict[str, str], list[int]]:
     for file in files:
         file.check()
         state = file.load()
+        reason = why_refused(state)  # the settings of the newest go into the result
+        if reason is not None:
+            raise AverageError(f"{file.path} {reason}")
         updates.append(_num_updates(state, file.path))
         model = state["model"]
         if first:
@@ -325,7 +301,7 @@ def round_once(values: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: of the result.
 
     Returns:
-        ``values`` in their shape and in ``dtype``; float32 as torch rounds to it.
+        The values in ``dtype``, any shape (their own); float32 as torch rounds to it.
     """
     if dtype in (torch.float64, torch.float32):
         return values.to(dtype)

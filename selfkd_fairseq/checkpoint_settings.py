@@ -2,8 +2,9 @@
 
 torch's safe mode keeps the pickle of a checkpoint from running code, but some settings of fairseq's models, tasks
 or criterions are texts that go through ``eval`` when these are built from a checkpoint: ``adaptive_softmax_cutoff`` of
-a Transformer, ``decoder_attention`` of an LSTM, and more. What fairseq-train writes there are literals. A text
-that calls a function can do anything.
+a Transformer, ``decoder_attention`` of an LSTM, and more. What fairseq-train writes there are literals. Other Python
+can do anything, so only these expressions are accepted: literals, a list times a small number as in
+``[(512, 3)] * 4``, and what names of files and models look like to Python, words joined by ``. / - +`` or commas.
 """
 
 from __future__ import annotations
@@ -16,58 +17,127 @@ from typing import Any, Iterator
 
 from omegaconf import OmegaConf
 
-__all__ = ["setting_that_runs"]
+__all__ = ["runs", "why_refused"]
 
 # The parts of the settings of a training from which fairseq's other commands build something.
 _BUILT = ("model", "task", "criterion")
 # Names of files, folders and projects, which fairseq never evaluates and which may look like a call: "runs(2)/kd".
-_PLAIN_TEXT = re.compile(r"data|wandb_project|(.*_)?(dir|logdir|file|path|from_model)")
+_PLAIN_TEXT = re.compile(
+    r"data|wandb_project|aim_repo|(train|valid|test)pref|(.*_)?(from|codes|vocab|vocab_bpe|merges|json|yaml|lexicon)"
+    r"|.*(dir|file|path|dict|dictionary|model|checkpoint)"
+)
+# A checkpoint of fairseq-train has a thousand. A few nested lists that share their items can stand for 2**40.
+_MOST_VALUES = 100_000
+# Deeper expressions than such a text can hold would overflow the stack of Python 3.8 itself.
+_LONGEST_EXPRESSION = 100_000
+_MOST_COPIES = 1_000
+_HARMLESS = (
+    *(ast.Expression, ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Name, ast.Attribute, ast.expr_context),
+    *(ast.UnaryOp, ast.UAdd, ast.USub, ast.BinOp, ast.Add, ast.Sub, ast.Div, ast.FloorDiv, ast.Mult),
+)
 
 
-def setting_that_runs(state: dict[str, Any]) -> str | None:
-    """Find a setting that would run something, before fairseq sees the settings.
+def why_refused(state: dict[str, Any]) -> str | None:
+    """Say why fairseq must not see the settings of a checkpoint.
 
     Args:
         state: a checkpoint, as ``torch.load`` or fairseq's ``load_checkpoint_to_cpu`` returns it.
 
     Returns:
-        The name of the first setting of the model, the task or the criterion whose text is an expression with a call
-        in it, or refers to another text (``${...}``; fairseq resolves these before it writes a checkpoint). None if
-        there is none.
+        The end of a sentence that begins with the name of the file, in one line: a setting of the model, the task or
+        the criterion is an expression that can run something, is made of bytes, or refers to another text (``${...}``;
+        fairseq resolves these before it writes a checkpoint), or the settings hold more values than any training
+        has. None if there is no reason.
     """
     settings = state.get("cfg")
     if OmegaConf.is_config(settings):
         settings = OmegaConf.to_container(settings, resolve=False)
     parts = [settings.get(name) for name in _BUILT] if isinstance(settings, dict) else [settings]
-    for name, text in _texts("", [*parts, state.get("args")]):
-        if _runs(text) and not _PLAIN_TEXT.fullmatch(name):
-            return name
+    try:
+        for _ in _values([settings, state.get("args")]):  # fairseq copies all of it
+            pass
+        for name, value in _values([*parts, state.get("args")]):
+            refers = isinstance(value, str) and "${" in value
+            if (refers or runs(value)) and not (isinstance(value, str) and _PLAIN_TEXT.fullmatch(name)):
+                shown = ascii(name[:80])[1:-1] or "cfg"
+                return f"is refused: fairseq would run what its setting {shown} says as Python"
+    except _TooManyValues:
+        return f"is refused: its settings hold more than {_MOST_VALUES:,} values"
     return None
 
 
-def _texts(name: str, value: Any) -> Iterator[tuple[str, str | bytes]]:
-    """Each text inside a value, with the name of the setting that it stands in. ``eval`` takes bytes, too."""
-    if isinstance(value, (str, bytes)):
-        yield name, value
-    elif isinstance(value, argparse.Namespace):
-        yield from _texts(name, vars(value))
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(str(key), inner)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for inner in value:
-            yield from _texts(name, inner)
+class _TooManyValues(Exception):
+    pass
 
 
-def _runs(text: str | bytes) -> bool:
-    content = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
-    if b"${" in content:
+def _values(settings: Any) -> Iterator[tuple[str, Any]]:
+    """Each value that is no container, with the name of the setting that it stands in."""
+    waiting = [("", settings)]
+    count = 0
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, argparse.Namespace):
+            value = vars(value)
+        if not isinstance(value, (dict, list, tuple, set, frozenset)):
+            yield name, value
+            continue
+        count += 1 + len(value)
+        if count > _MOST_VALUES:
+            raise _TooManyValues
+        if isinstance(value, dict):
+            inside = [(key if isinstance(key, str) else name, inner) for key, inner in value.items()]
+        else:
+            inside = [(name, inner) for inner in value]
+        waiting += reversed(inside)
+
+
+def runs(value: Any) -> bool:
+    """Whether ``eval`` could run something by a value, or take memory or time without bound.
+
+    Args:
+        value: what would be given to ``eval``.
+
+    Returns:
+        False for what ``eval`` takes for no expression, and for the expressions named at the top of this module. True
+        for any other text, and for bytes of each kind, in which no setting is written.
+    """
+    if not isinstance(value, str):
+        return _holds_bytes(value)
+    # As eval does it, and from the str: bytes may name an encoding, which eval of a str does not heed.
+    source = value.lstrip(" \t")
+    if len(source) > _LONGEST_EXPRESSION:
         return True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd spellings, on stderr
-            # As eval does it: leading blanks are dropped, anything else must be an expression.
-            tree = compile(content.lstrip(b" \t"), "setting", "eval", ast.PyCF_ONLY_AST)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):  # no expression, nor can eval make one of it
+            tree = compile(source, "setting", "eval", ast.PyCF_ONLY_AST, dont_inherit=True)
+    except (SyntaxError, ValueError):  # no expression, nor can eval make one of it
         return False
-    return any(isinstance(node, ast.Call) for node in ast.walk(tree))
+    except (MemoryError, RecursionError):  # eval might come further
+        return True
+    return not all(_is_harmless(node) for node in ast.walk(tree))
+
+
+def _holds_bytes(value: Any) -> bool:
+    """``eval`` takes all that shows its memory: bytes, bytearray, arrays."""
+    try:
+        memoryview(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_harmless(node: ast.AST) -> bool:
+    """Of a node by itself: those inside it are asked on their own."""
+    if isinstance(node, ast.Dict):
+        return None not in node.keys  # {**x} asks x for its keys and values
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        inner = [*ast.walk(node.left), *ast.walk(node.right)]
+        return (_is_small(node.left) or _is_small(node.right)) and not any(
+            isinstance(part, (ast.Mult, ast.Name)) for part in inner
+        )
+    return isinstance(node, _HARMLESS)
+
+
+def _is_small(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int) and node.value <= _MOST_COPIES

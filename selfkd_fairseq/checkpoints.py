@@ -2,10 +2,15 @@
 
 **Loading.** In its safe mode (``weights_only``) ``torch.load`` refuses every pickled global that it does not know. A
 fairseq checkpoint holds exactly one such global: ``argparse.Namespace`` (the legacy ``args`` entry, and task or model
-settings). It is a plain holder of attributes, so allowing it lets no code run. Everything else stays refused, with
-torch's own error. The mode is torch's default from 2.6 on; with this module imported, fairseq reads checkpoints in it
-with any torch. A checkpoint with a setting that fairseq would run as Python is refused, too
-(:mod:`selfkd_fairseq.checkpoint_settings`).
+settings). It is a plain holder of attributes, so allowing it lets no code run. Everything else stays refused, in
+one line. The mode is torch's default from 2.6 on; with this module imported, fairseq reads checkpoints in it
+with any torch, ``--ema-seed-model`` included. A checkpoint with a setting that fairseq would run as Python is refused,
+too (:mod:`selfkd_fairseq.checkpoint_settings`), and so is the text itself by the ``eval`` of fairseq's modules, for
+programs that read a checkpoint by themselves and let fairseq build the model.
+
+Not covered: what a program loads with ``torch.load(..., weights_only=False)``; the ``eval`` of other plugins and of
+modules of fairseq that are imported later than this one; and files that only speech models read by other ways than a
+checkpoint (vocoders, pitch statistics, ``load_pretrained_decoder_from`` of ``xm_transformer``, manifests, YAML).
 
 **Writing.** fairseq writes one file under a temporary name and renames it, but makes the others of the same moment,
 ``checkpoint_last.pt`` among them, by ``PathManager.copy``, which overwrites in place. A process that is killed, or a
@@ -18,9 +23,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -28,12 +32,14 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
-from .checkpoint_settings import setting_that_runs
+from .checkpoint_damage import RefusedCheckpoint, find_damage, why_not_loaded
+from .checkpoint_settings import runs, why_refused
 from .data.files import publish
 
 CHECKPOINT_GLOBALS = (argparse.Namespace,)
 _fairseq_copy = PathManager.copy
 _fairseq_load = checkpoint_utils.load_checkpoint_to_cpu
+_fairseq_load_ema = checkpoint_utils.load_ema_from_checkpoint
 
 
 def allow_checkpoint_globals() -> None:
@@ -41,29 +47,43 @@ def allow_checkpoint_globals() -> None:
     torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
 
+class RunningSetting(RefusedCheckpoint):
+    """A setting of a checkpoint would run as Python: refused like a pickled global. The message is one line."""
+
+
 @contextlib.contextmanager
-def _weights_only() -> Iterator[None]:
-    """Calls of ``torch.load`` that do not say otherwise are made in the safe mode."""
+def _harmless_loads(path: str) -> Iterator[None]:
+    """Calls of ``torch.load``, all of one path, are made in the safe mode; refused settings reach nobody."""
     load = torch.load
-    torch.load = functools.partial(load, weights_only=True)
+
+    def load_and_check(*arguments: Any, **options: Any) -> Any:
+        try:
+            state = load(*arguments, **{"weights_only": True, **options})
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            raise
+        except Exception as error:  # the readers of a damaged file raise errors of many kinds
+            damage = find_damage(Path(PathManager.get_local_path(path)))
+            raise RefusedCheckpoint(f"{path} {damage or why_not_loaded(error)}") from error
+        reason = why_refused(state) if isinstance(state, dict) else None
+        if reason is not None:
+            raise RunningSetting(f"{path} {reason}")
+        return state
+
+    torch.load = load_and_check
     try:
         yield
     finally:
         torch.load = load
 
 
-class RunningSetting(pickle.UnpicklingError):
-    """A setting of a checkpoint would run as Python: refused like a pickled global. The message is one line."""
-
-
 def load_harmless(
     path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
 ) -> dict[str, Any]:
-    """Stand in for fairseq's ``load_checkpoint_to_cpu``: a checkpoint that could run code is refused.
+    """Stand in for fairseq's ``load_checkpoint_to_cpu``: a checkpoint that is damaged or could run code is refused.
 
     Args:
         path: of the checkpoint.
-        arg_overrides: settings that take the place of the checkpoint's.
+        arg_overrides: settings that take the place of the checkpoint's; whoever calls is trusted with these.
         load_on_all_ranks: whether all workers read it at the same time.
 
     Returns:
@@ -71,21 +91,66 @@ def load_harmless(
         configuration.
 
     Raises:
-        RunningSetting: fairseq would run a setting of it.
-        pickle.UnpicklingError: it holds a global that is not allowed.
+        RunningSetting: fairseq would run a setting of it, or they are of an absurd size.
+        RefusedCheckpoint: it is damaged, or holds a global that is not allowed.
         OSError: it cannot be read.
     """
-    with _weights_only():
+    with _harmless_loads(path):
         state: dict[str, Any] = _fairseq_load(path, arg_overrides, load_on_all_ranks)
-    setting = setting_that_runs(state)
-    if setting is not None:
-        raise RunningSetting(f"{path} is refused: fairseq would run what its setting {setting} says as Python")
+    return state
+
+
+def load_ema_harmless(fpath: str) -> dict[str, Any]:
+    """Stand in for fairseq's ``load_ema_from_checkpoint`` (``--ema-seed-model``), in the same way.
+
+    Args:
+        fpath: of the checkpoint.
+
+    Returns:
+        The checkpoint with its tensors on the CPU and the averaged parameters (``--store-ema``) as its model.
+
+    Raises:
+        RunningSetting, RefusedCheckpoint, OSError: as :func:`load_harmless`.
+        KeyError: it holds no averaged parameters.
+    """
+    with _harmless_loads(fpath):
+        state: dict[str, Any] = _fairseq_load_ema(fpath)
     return state
 
 
 def load_checkpoints_harmless() -> None:
-    """Make fairseq read checkpoints with :func:`load_harmless`, for this process; a second call changes nothing."""
+    """Make fairseq read checkpoints with the two functions above, for this process; a second call changes nothing."""
     checkpoint_utils.load_checkpoint_to_cpu = load_harmless
+    checkpoint_utils.load_ema_from_checkpoint = load_ema_harmless
+
+
+def eval_harmless(source: Any) -> Any:
+    """Stand in for ``eval`` in fairseq's modules, which evaluate literals alone.
+
+    Args:
+        source: what ``eval`` takes.
+
+    Returns:
+        Its value.
+
+    Raises:
+        RunningSetting: it could run something (:func:`selfkd_fairseq.checkpoint_settings.runs`).
+        Exception: whatever ``eval`` raises; a name is a NameError.
+    """
+    if runs(source):
+        raise RunningSetting(f"fairseq would run {ascii(source)[:100]} as Python: refused")
+    return eval(source, {"__builtins__": {}})
+
+
+def evaluate_harmlessly() -> None:
+    """Give the modules of fairseq that are loaded :func:`eval_harmless`; a second call adds those loaded meanwhile.
+
+    A name of a module goes before the builtin of that name. So this holds for ``fairseq.utils.eval_bool`` and the like
+    whoever imported them and when, and for models that call ``eval`` themselves.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "fairseq":
+            vars(module)["eval"] = eval_harmless
 
 
 def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
@@ -126,4 +191,5 @@ def copy_checkpoints_whole() -> None:
 
 allow_checkpoint_globals()
 load_checkpoints_harmless()
+evaluate_harmlessly()
 copy_checkpoints_whole()

@@ -211,6 +211,34 @@ def _flip_a_bit_of_the_model(path):
     path.write_bytes(content)
 
 
+NOT_PLAIN = {
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "compressed rows": lambda: torch.eye(3).to_sparse_csr(),
+    "no values": lambda: torch.empty(3, device="meta"),
+    "complex": lambda: torch.ones(3, dtype=torch.complex64),
+    "quantised": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of young and of old features
+def test_other_tensors_are_refused(tmp_path, kind):
+    paths = write(tmp_path, [{"x": torch.ones(3)}, {"x": NOT_PLAIN[kind]()}])
+    with pytest.raises(AverageError) as caught:
+        average_checkpoints(paths)
+    assert str(caught.value) == f"{paths[1]} cannot be averaged: x is not a dense tensor of real numbers"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_settings_that_would_run_are_refused(tmp_path, place):
+    paths = write(tmp_path, [{"w": torch.ones(3)}] * 2)
+    settings = argparse.Namespace(decoder_attention="exit()")
+    torch.save(checkpoint({"w": torch.ones(3)}, cfg={"model": settings}), paths[place])
+    with pytest.raises(AverageError, match=f"^{paths[place]} is refused: .* its setting decoder_attention says as Py"):
+        average_checkpoints(paths)
+
+
 DAMAGE = {
     "is empty": lambda path: path.write_bytes(b""),
     "is damaged, or not a checkpoint": lambda path: path.write_bytes(path.read_bytes()[:-1000]),

@@ -12,8 +12,10 @@ import sys
 
 import pytest
 import torch
-from fairseq import file_io
+from fairseq import checkpoint_utils, file_io
+from fairseq.dataclass.configs import EMAConfig
 from fairseq.file_io import PathManager
+from fairseq.models.ema.ema import EMA
 
 from selfkd_fairseq import checkpoints
 from tests.hostile.payloads import Opens
@@ -46,17 +48,29 @@ def test_a_planted_global_is_refused_and_not_run(tmp_path, where):
     assert not harm.exists()
 
 
-@pytest.mark.parametrize("torch_default", [True, False], ids=["torch 2.6", "before torch 2.6"])
-def test_fairseq_refuses_a_planted_checkpoint(tmp_path, monkeypatch, torch_default):
-    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+def as_seed_of_an_average(path):
+    """What ``--ema-seed-model`` of fairseq-train does."""
+    return EMA(torch.nn.Linear(1, 1), EMAConfig(store_ema=True, ema_seed_model=path)).get_model().state_dict()
 
-    harm = tmp_path / "harm"
+
+@pytest.mark.parametrize("torch_default", [True, False], ids=["torch 2.6", "before torch 2.6"])
+@pytest.mark.parametrize("load", [checkpoint_utils.load_checkpoint_to_cpu, as_seed_of_an_average])
+def test_fairseq_refuses_a_planted_checkpoint(tmp_path, monkeypatch, load, torch_default):
+    harm, path = tmp_path / "harm", tmp_path / "checkpoint.pt"
     if not torch_default:  # the switch by which people go back to what torch did before
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    torch.save({"args": None, "cfg": None, "model": {"x": Opens(harm)}}, tmp_path / "checkpoint.pt")
+    average = torch.nn.Linear(1, 1).state_dict()
+    state = {"args": None, "cfg": None, "model": {}, "extra_state": {"ema": average}}
+    torch.save({**state, "x": Opens(harm)}, path)
     with pytest.raises(pickle.UnpicklingError):
-        load_checkpoint_to_cpu(str(tmp_path / "checkpoint.pt"))
+        load(str(path))
+    torch.save({**state, "cfg": {"model": {"x": "exit()"}}}, path)
+    with pytest.raises(checkpoints.RunningSetting, match=r"checkpoint.pt is refused: .* its setting x "):
+        load(str(path))
     assert not harm.exists()
+    torch.save(state, path)
+    if load is as_seed_of_an_average:
+        assert all(torch.equal(value, average[key]) for key, value in load(str(path)).items())
 
 
 def test_exactly_one_global_is_allowed():

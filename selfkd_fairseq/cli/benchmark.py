@@ -12,6 +12,22 @@ from tqdm import tqdm
 
 from ..benchmark import language_model, losses, preparation, report, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
+from .command import OneLineParser, count
+
+PROGRAM = "selfkd-benchmark"
+
+DESCRIPTION = """\
+Measure time and memory of self_kd beside fairseq's own criterions, of the LSTM language models beside a bare PyTorch
+loop, and of a preparation of data. Each part prints a table and writes it as CSV, with versions and machine; the loss
+also as a plot (PNG)."""
+
+EPILOG = """\
+exit status: 0 done; 2 bad options.
+
+examples:
+  selfkd-benchmark --parts loss training_step --rounds 5
+  selfkd-benchmark --parts language_model --threads 1 2
+  selfkd-benchmark --parts preparation --pairs 20000 200000 --workers 2"""
 
 BASELINE = "label_smoothed_cross_entropy"
 FLOOR = "three products"
@@ -30,33 +46,41 @@ def _size(text: str) -> Tuple[int, int, int]:
     return tokens, vocabulary, width
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="selfkd-benchmark", description=__doc__.split(": ", 1)[1])
+def _pairs(text: str) -> int:
+    pairs = count(text)
+    if pairs < 200:
+        raise argparse.ArgumentTypeError(f"at least 200 pairs are needed, got {pairs}")
+    return pairs
+
+
+def make_parser() -> OneLineParser:
+    """The options of the command."""
+    parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="folder for CSV and PNG (%(default)s)")
     parser.add_argument("--sizes", type=_size, nargs="+", default=list(losses.SIZES), metavar="N,V,d")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of which the median is taken (%(default)s)")
+    parser.add_argument("--rounds", type=count, default=15, help="rounds of which the median is taken (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[], metavar="N",
+        "--threads", type=count, nargs="+", default=[], metavar="N",
         help="threads of torch on the CPU; several, for --parts language_model: one measurement with each",
     )  # fmt: skip
     parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS, help="what to measure: %(choices)s (all)")
     models = list(language_model.RECIPES)
     parser.add_argument("--language-models", choices=models, nargs="+", default=models, help="%(choices)s (all)")
-    parser.add_argument("--windows", type=int, help="windows of an epoch of a language model (depends on the model)")
+    parser.add_argument("--windows", type=count, help="windows of an epoch of a language model (depends on the model)")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall",
         help="language models: wall time, or CPU time of this process, which other work on the machine hardly moves "
         "(with one thread, without a GPU; %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--pairs", type=int, nargs="+", default=[20_000, 200_000], metavar="N",
+        "--pairs", type=_pairs, nargs="+", default=[20_000, 200_000], metavar="N",
         help="sentence pairs of each preparation, at least 200 (20000 200000)",
     )  # fmt: skip
-    parser.add_argument("--bpe-merges", type=int, default=10_000, metavar="N", help="of a preparation (%(default)s)")
+    parser.add_argument("--bpe-merges", type=count, default=10_000, metavar="N", help="of a preparation (%(default)s)")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="of a preparation (one per core)"
+        "--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="of a preparation (one per core)"
     )
     return parser
 
@@ -201,19 +225,8 @@ def _measure_preparation(options: argparse.Namespace) -> None:
 
 def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.device]:
     """The options, checked, and the device."""
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(argv)
-    for name in ("rounds", "windows"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
-    for name, least in (("pairs", 200), ("bpe_merges", 1), ("workers", 1)):
-        values = getattr(options, name)
-        smallest = min(values) if isinstance(values, list) else values
-        if smallest < least:
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {smallest}")
-    if any(threads < 1 for threads in options.threads):
-        parser.error(f"--threads must be at least 1, got {min(options.threads)}")
     if len(options.threads) > 1 and set(options.parts) != {"language_model"}:
         parser.error("--threads takes several numbers for --parts language_model alone")
     try:
@@ -227,7 +240,14 @@ def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.devic
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Run the benchmark; returns the exit status."""
+    """Run the benchmark.
+
+    Args:
+        argv: the command line without the program; None: that of the process.
+
+    Returns:
+        The exit status, 0. A wrong command line ends the program with status 2.
+    """
     options, device = _options(argv)
     if options.threads:
         torch.set_num_threads(options.threads[0])

@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import logging
 import os
-import re
 import sys
 import warnings
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, NoReturn
 
 from selfkd_fairseq.data.files import publish
+from selfkd_fairseq.one_line import in_one_line
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -39,7 +39,7 @@ class OneLineParser(argparse.ArgumentParser):
         Args:
             message: what is wrong with the command line.
         """
-        self.exit(2, f"{self.prog}: error: {_in_one_line(message)} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {in_one_line(message)} (see {self.prog} --help)\n")
 
     def report(self, line: str) -> None:
         """Print a message for the user on stderr.
@@ -47,7 +47,7 @@ class OneLineParser(argparse.ArgumentParser):
         Args:
             line: the message; each run of line ends and other control characters in it becomes a space.
         """
-        print(f"{self.prog}: {_in_one_line(line)}", file=sys.stderr, flush=True)
+        print(f"{self.prog}: {in_one_line(line)}", file=sys.stderr, flush=True)
 
 
 def count(text: str) -> int:
@@ -67,11 +67,6 @@ def count(text: str) -> int:
     if len(text) > 9:
         raise argparse.ArgumentTypeError(f"a whole number of at most 9 digits is needed, got {text[:20]}...")
     return int(text)
-
-
-def _in_one_line(message: str) -> str:
-    """A message without line ends and other control characters: names and texts of hostile files are quoted in it."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", message)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}  # code -> integers
 
 
-def check_binarised(prefix: Path, dictionary: Any) -> None:
+def check_binarised(prefix: Path, dictionary: Any, closed: bool = True) -> None:
     """Raise EvaluationError unless two files are what fairseq-preprocess writes (``--dataset-impl mmap``).
 
     Files of its other formats, which carry another mark, are left to fairseq's own readers.
@@ -31,10 +31,11 @@ def check_binarised(prefix: Path, dictionary: Any) -> None:
     Args:
         prefix: path of the files, but for ``.idx`` and ``.bin``.
         dictionary: fairseq's, of the words.
+        closed: whether each sentence must end with ``</s>``, as those of fairseq-preprocess do.
 
     Raises:
-        EvaluationError: the index is cut or does not fit the tokens, a token is not in the dictionary, or a sentence
-            does not end with ``</s>``.
+        EvaluationError: the index is cut or does not fit the tokens, there is no sentence, a token is not in the
+            dictionary, or a sentence does not end with ``</s>``.
         OSError: a file cannot be read.
     """
     if indexed_dataset.infer_dataset_impl(str(prefix)) not in ("mmap", None):
@@ -55,7 +56,7 @@ def check_binarised(prefix: Path, dictionary: Any) -> None:
             f"{tokens} has a word {words.max()}, and the dictionary {len(dictionary)} words: it is damaged, or was "
             "binarised with another dictionary"
         )
-    if (words[ends[lengths > 0] - 1] != dictionary.eos()).any():
+    if closed and (words[ends[lengths > 0] - 1] != dictionary.eos()).any():
         raise EvaluationError(f"{tokens} is damaged: a sentence does not end with {dictionary[dictionary.eos()]}")
 
 
@@ -64,8 +65,10 @@ def _read_index(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray, np.
     if len(content) < _HEADER.size or not content.startswith(_MAGIC):
         raise EvaluationError(f"{path} is damaged, or no index of binarised data")
     _, version, code, count = _HEADER.unpack_from(content)
-    if version != 1 or code not in _DTYPES or len(content) != _HEADER.size + 12 * count or count == 0:
+    if version != 1 or code not in _DTYPES or len(content) != _HEADER.size + 12 * count:
         raise EvaluationError(f"{path} is damaged: {len(content)} bytes, and {count} sentences in its header")
+    if count == 0:
+        raise EvaluationError(f"{path} is empty: it has no sentence")
     lengths = np.frombuffer(content, "<i4", count, _HEADER.size).astype(np.int64)
     offsets = np.frombuffer(content, "<i8", count, _HEADER.size + 4 * count)
     return lengths, offsets, np.dtype(_DTYPES[code])

@@ -9,6 +9,7 @@ from typing import Iterator
 
 import torch
 
+from ..one_line_errors import MendableError
 from .errors import EvaluationError
 
 __all__ = ["one_message", "reason_in_one_line"]
@@ -41,8 +42,8 @@ def one_message(beginning: str) -> Iterator[None]:
         None.
 
     Raises:
-        EvaluationError: in place of any other exception, but for those that say enough: of memory, and of a file that
-            is not there or cannot be opened (OSError with its name).
+        EvaluationError: in place of any other exception, but for those that say enough: of memory, of a file that is
+            not there or cannot be opened (OSError with its name), and each MendableError.
     """
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -50,7 +51,7 @@ def one_message(beginning: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (EvaluationError, MemoryError, torch.cuda.OutOfMemoryError):
+    except (MendableError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.filename):

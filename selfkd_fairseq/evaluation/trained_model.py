@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Collection, NamedTuple
 
@@ -10,8 +9,8 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils
 
-from ..checkpoint_average import find_damage, why_not_loaded
-from ..checkpoints import RunningSetting, load_harmless
+from ..checkpoint_damage import RefusedCheckpoint, UnfitCheckpoint, find_damage, why_unfit
+from ..checkpoints import load_harmless
 from .damage import one_message
 from .errors import EvaluationError
 
@@ -60,10 +59,8 @@ def load_trained_model(
             (model,), settings, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], state=state)
         except SystemExit as error:  # how this package's own tasks and models end a fairseq command
             raise EvaluationError(f"{path}: {error}") from error
-        except RuntimeError as error:
-            if "loading state_dict" not in str(error):
-                raise
-            raise EvaluationError(f"{path} {_why_unfit(str(error), data)}") from error
+        except UnfitCheckpoint as error:
+            raise EvaluationError(f"{path} {why_unfit(error.__cause__ or error, str(data))}") from error
     return TrainedModel(model.to(device).eval(), task, settings, epoch, num_updates)
 
 
@@ -72,14 +69,11 @@ def _read_checkpoint(path: Path, data: Path) -> dict[str, Any]:
     if damage is not None:
         raise EvaluationError(f"{path} {damage}")
     try:
-        with one_message(str(path)):
+        with one_message(f"{path} is damaged, or not a checkpoint"):
             state = load_harmless(str(path), {"data": str(data)})
             complete = bool(state["model"]) and (state.get("cfg") or state.get("args")) is not None
-    except EvaluationError as error:
-        reason = error.__cause__ or error
-        if isinstance(reason, RunningSetting):
-            raise EvaluationError(str(reason)) from error
-        raise EvaluationError(f"{path} {why_not_loaded(reason)}") from error
+    except RefusedCheckpoint as error:
+        raise EvaluationError(str(error)) from error
     if not complete:
         raise EvaluationError(f"{path} is not a checkpoint of fairseq-train: it has no model, or neither cfg nor args")
     return state
@@ -105,14 +99,3 @@ def _progress(state: dict[str, Any], path: Path) -> tuple[int, int]:
         place, updates = state["extra_state"]["train_iterator"], state["optimizer_history"][-1]["num_updates"]
         finished = place["iterations_in_epoch"] == 0  # then fairseq names the epoch that comes next
         return int(place["epoch"]) - int(finished), int(updates)
-
-
-def _why_unfit(message: str, data: Path) -> str:
-    """A reason in one line, from torch's list of the tensors that do not fit."""
-    sizes = re.search(r"size mismatch for \S*(?:embed|output_projection)\S*: .*?\[(\d+)\D.*?\[(\d+)\D", message)
-    if sizes and sizes[1] != sizes[2]:
-        return (
-            f"was trained with a dictionary of {sizes[1]} words and {data} has one of {sizes[2]}: binarise the data "
-            "with the dictionary that it was trained with (fairseq-preprocess --srcdict, --tgtdict)"
-        )
-    return "does not fit the model that it names: " + " ".join(message.split())[:200]

@@ -54,6 +54,9 @@ class BPTTLanguageModelingConfig(FairseqDataclass):
 class BPTTLanguageModelingTask(LanguageModelingTask):
     """Language modelling with truncated back-propagation through time over contiguous streams.
 
+    So Zaremba et al. (2014, arXiv 1409.2329) train, and with windows of random length Merity et al. (2018,
+    arXiv 1708.02182).
+
     The corpus, all lines end to end, is cut into ``--batch-size`` parallel streams (for each data-parallel worker its
     own), which are read in windows of ``--tokens-per-sample``. Each window starts from the hidden state in which the
     last one ended; an epoch and a validation start from zeros. Every token of the corpus but the first is a target
@@ -106,7 +109,11 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
-        """Add the options to a command line."""
+        """Add the options to a command line.
+
+        Args:
+            parser: of fairseq's command, changed in place.
+        """
         super().add_args(parser)
         # fairseq-train asserts that there is some batch size before any task can say what it needs one for. 0 lets
         # it pass, and get_batch_iterator says it.
@@ -146,6 +153,7 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
 
         Raises:
             FileNotFoundError: there is no such split.
+            MendableError: a file of it is cut short, or holds a word that is not in the dictionary.
         """
         paths = utils.split_paths(self.cfg.data)
         path = os.path.join(paths[(epoch - 1) % len(paths)], split)
@@ -355,7 +363,14 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
             optimizer.set_lr(lr)
 
     def reduce_metrics(self, logging_outputs: List[Dict[str, Any]], criterion: Any) -> None:
-        """As the criterion does; and ``activation_loss``, AR and TAR in bits per token, where the model has them."""
+        """Aggregate as the criterion does; and ``activation_loss``, AR and TAR, where the model has them.
+
+        It is logged as the mean in bits per token, as the losses are.
+
+        Args:
+            logging_outputs: of all batches and workers; ``activation_loss`` is a sum over tokens in nats.
+            criterion: of the trainer.
+        """
         super().reduce_metrics(logging_outputs, criterion)
         if any("activation_loss" in log for log in logging_outputs):
             total = utils.item(sum(log.get("activation_loss", 0) for log in logging_outputs))
@@ -365,13 +380,24 @@ class BPTTLanguageModelingTask(LanguageModelingTask):
     # ----------------------------------------------------------------------------------- validation with nt_asgd
 
     def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
-        """An optimizer that averages weights (``nt_asgd``) validates with the average."""
+        """An optimizer that averages weights (``nt_asgd``) validates with the average.
+
+        Args:
+            epoch: counted from 1; unused.
+            model: as the trainer holds it; its parameters become the average if there is one.
+        """
         self._validation_is_recorded = False
         if self._averaging is not None:
             self._averaging.use_average()
 
     def post_validate(self, model: nn.Module, stats: Dict[str, Any], agg: Any) -> None:
-        """Tell such an optimizer the perplexity of the first validation subset, before fairseq saves a checkpoint."""
+        """Tell such an optimizer the perplexity of the first validation subset, before fairseq saves a checkpoint.
+
+        Args:
+            model: as the trainer holds it; unused.
+            stats: of the subset; ``ppl`` is its perplexity.
+            agg: fairseq's meters; unused.
+        """
         if self._averaging is not None and not self._validation_is_recorded:
             self._averaging.record_validation(float(stats["ppl"]))
         self._validation_is_recorded = True

@@ -80,16 +80,22 @@ def test_command_compares_a_language_model_with_the_bare_loop(tmp_path, capsys):
     [
         (["--sizes", "10,20"], "a size is N,V,d with whole numbers above 1, got '10,20'"),
         (["--sizes", "10,8,4"], "V must be at least 20, got 8"),
-        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
-        (["--windows", "0"], "--windows must be at least 1, got 0"),
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--rounds", "0"], "argument --rounds: a whole number of at least 1 is needed, got '0'"),
+        (["--windows", "x"], "argument --windows: a whole number of at least 1 is needed, got 'x'"),
+        (["--threads", "1", "0"], "argument --threads: a whole number of at least 1 is needed, got '0'"),
         (["--threads", "1", "2"], "--threads takes several numbers for --parts language_model alone"),
         (["--clock", "cpu", "--threads", "2"], "--clock cpu needs --device cpu --threads 1"),
         (["--device", "nonsense"], "--device nonsense cannot be used"),
+        (["--pairs", "-5", "--parts", "preparation"], "argument --pairs: a whole number of at least 1 is needed"),
+        (["--pairs", "300", "199"], "argument --pairs: at least 200 pairs are needed, got 199"),
+        (["--workers", "-1"], "argument --workers: a whole number of at least 1 is needed, got '-1'"),
+        (["--parts", "los"], "argument --parts: invalid choice: 'los'"),
     ],
 )
 def test_bad_arguments_end_with_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
-    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith("selfkd-benchmark: error: ") and message in captured.err

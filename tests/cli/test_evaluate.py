@@ -309,7 +309,9 @@ def set_task(**settings):
 CHANGES = {
     "holds fractions.Fraction, which safe loading refuses": lambda state: state.update(x=fractions.Fraction(1, 2)),
     "the NLL is nan nats per token: did the training diverge?": fill_with_nan,
-    "does not fit the model that it names": lambda state: state["model"].pop("decoder.embed_tokens.weight"),
+    "is of another architecture: it has no decoder.embed_tokens.weight": (
+        lambda state: state["model"].pop("decoder.embed_tokens.weight")
+    ),
     "is not a checkpoint of fairseq-train": lambda state: state.update(model={}),
     "is damaged, or not a checkpoint": lambda state: state.pop("model"),
     "is of the task denoising; what can be evaluated": set_task(_name="denoising"),

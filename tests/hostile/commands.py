@@ -1,9 +1,15 @@
-"""The commands that read checkpoints, called with one that they must refuse."""
+"""The commands that read checkpoints and data, called with some that they must refuse."""
+
+import importlib
+import logging
+import sys
 
 import torch
 
 from selfkd_fairseq.cli import average_checkpoints, evaluate, neighbours
+from selfkd_fairseq.one_line_errors import print_in_one_line
 from tests import fairseq_setup
+from tests.language_model import TASK, TINY_ZAREMBA
 
 
 def write_checkpoint(data, path, *flags):
@@ -36,6 +42,44 @@ COMMANDS = {
     "selfkd-average-checkpoints": lambda path, data, out: (average_checkpoints.main, [path, "--output", out / "x.pt"]),
 }
 ON_DATA = ("selfkd-evaluate", "selfkd-neighbours")
+
+
+PLUGIN = ["--user-dir", str(fairseq_setup.ROOT / "selfkd_fairseq"), "--cpu"]
+TRAIN = ["--optimizer", "sgd", "--lr", "0.1", "--max-tokens", "200"]
+TRAIN_TRANSFORMER = [*TRAIN, *fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd"]
+TRAIN_STREAM = [*TRAIN, *TASK, *TINY_ZAREMBA]
+VALIDATE = ["--task", "translation", "--max-tokens", "200"]
+# fairseq's own, each with its arguments but for the data; the path of a checkpoint follows.
+FAIRSEQ_COMMANDS = {
+    "fairseq-train": [*TRAIN_TRANSFORMER, "--restore-file"],
+    "fairseq-generate": ["--path"],
+    "fairseq-validate": [*VALIDATE, "--path"],
+}
+
+
+def refused_by_fairseq(capsys, monkeypatch, name, data, *arguments):
+    """Call one of fairseq's own commands in this process; it must end with one line of an error.
+
+    Returns:
+        The error, without the command's name.
+    """
+    handlers = list(logging.root.handlers)  # the module adds one, for the stdout of this test
+    main = importlib.import_module(f"fairseq_cli.{name.split('-', 1)[1].replace('-', '_')}").cli_main
+    monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{name}", str(data), *PLUGIN, *map(str, arguments)])
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    print_in_one_line()  # as the import does in a process of that name
+    capsys.readouterr()
+    logging.disable(logging.CRITICAL)  # of another process this would be on stdout or stderr, before the error
+    try:
+        main()
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        logging.disable(logging.NOTSET)
+        logging.root.handlers[:] = handlers
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"{name}: error: "), "\n".join(lines)
+    return lines[0][len(f"{name}: error: ") :]
 
 
 def refused(capsys, path, data, out, commands=tuple(COMMANDS)):

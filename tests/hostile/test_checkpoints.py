@@ -1,20 +1,32 @@
 """Checkpoints that mean harm, are damaged, or are of another model: nothing of them runs, and each is one line."""
 
 import argparse
+import contextlib
 import io
 import os
 import pickle
 import random
+import re
+import sys
 import tarfile
 
 import numpy as np
 import pytest
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, models, options, tasks, utils
 
 from selfkd_fairseq import checkpoints
 from tests import fairseq_setup
-from tests.hostile.commands import COMMANDS, ON_DATA, changed, refused
+from tests.hostile.commands import (
+    COMMANDS,
+    FAIRSEQ_COMMANDS,
+    ON_DATA,
+    PLUGIN,
+    TRAIN_TRANSFORMER,
+    changed,
+    refused,
+    refused_by_fairseq,
+)
 from tests.hostile.payloads import Opens
 
 
@@ -102,29 +114,31 @@ def test_pickles_in_other_containers_are_refused(tiny_translation, tmp_path, cap
     content(Shell(harm), path)
     for message in refused(capsys, path, tiny_translation, tmp_path / "out").values():
         assert message.startswith(f"{path} ")
-    with pytest.raises(Exception, match=r"weights_only|Weights only|torch\.load"):
+    with pytest.raises(pickle.UnpicklingError, match=re.escape(str(path))):
         checkpoint_utils.load_checkpoint_to_cpu(str(path))
     assert not harm.exists()
 
 
 def test_fairseqs_own_commands_refuse_it(transformer, tiny_translation, tmp_path):
-    """Not in one line: the traceback is fairseq's."""
+    """True command lines, each of which ends with one line of an error."""
     harm = tmp_path / "harm"
     path = plant(transformer, tmp_path / "planted.pt", "extra_state", Shell(harm))
-    plugin = [tiny_translation, "--user-dir", fairseq_setup.ROOT / "selfkd_fairseq", "--cpu"]
-    train = [*fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd", "--optimizer", "sgd", "--max-tokens", "200"]
+    train = [tiny_translation, *PLUGIN, *TRAIN_TRANSFORMER, "--save-dir", tmp_path / "new"]
     call = f"__import__('os').system('touch {harm}')"
     setting = changed(transformer, tmp_path / "setting.pt", settings_of_model(adaptive_softmax_cutoff=call))
+    held = f"{path} holds {os.system.__module__}.system, which safe loading refuses"
     lines = [
-        ["fairseq-generate", *plugin, "--path", path],
-        ["fairseq-generate", *plugin, "--path", setting],
-        ["fairseq-train", *plugin, *train, "--save-dir", tmp_path / "new", "--restore-file", path],
-        ["fairseq-train", *plugin, *train, "--save-dir", tmp_path / "new", "--finetune-from-model", path],
+        (["fairseq-generate", tiny_translation, *PLUGIN, "--path", path], held),
+        (["fairseq-generate", tiny_translation, *PLUGIN, "--path", setting], f"{setting} is refused: "),
+        (["fairseq-train", *train, "--restore-file", path], held),
+        (["fairseq-train", *train, "--finetune-from-model", path], held),
     ]
-    for process in [fairseq_setup.start(name, *map(str, arguments)) for name, *arguments in lines]:
+    processes = [fairseq_setup.start(*map(str, arguments)) for arguments, _ in lines]
+    for process, (arguments, reason) in zip(processes, lines):
         output = process.communicate(timeout=240)[0]
-        reason = "would run what its setting" if str(setting) in process.args else "Weights only load failed"
-        assert process.returncode != 0 and reason in output, output[-2000:]
+        assert process.returncode == 1 and "Traceback" not in output, output[-2000:]
+        assert f"\n{arguments[0]}: error: {reason}" in output and output.count("error: ") == 1, output[-2000:]
+        assert output.splitlines()[-1].startswith(f"{arguments[0]}: error: "), output[-2000:]
     assert not harm.exists() and not list(tmp_path.glob("new/*"))
 
 
@@ -132,29 +146,104 @@ def settings_of_model(**settings):
     return lambda state: vars(state["cfg"]["model"]).update(settings)
 
 
-# What fairseq hands to eval() when it builds a model: no pickle is needed.
-EVALUATED = {
-    "adaptive_softmax_cutoff": "transformer",
-    "encoder_xformers_att_config": "transformer",
-    "decoder_attention": "lstm",
-}
+# What fairseq hands to eval() when it builds a model: no pickle is needed. In what model, and spelled how.
+CALL = " __import__('os').system('touch {}')"
+IN_AN_UNKNOWN_ENCODING = "#coding:nosuch\n__import__('os').system('touch {}')"
+WITHOUT_A_CALL = "[set_torch_seed['touch {}'] for set_torch_seed.__class_getitem__ in [os.system]]"
+EVALUATED = [
+    ("adaptive_softmax_cutoff", "transformer", CALL),
+    ("adaptive_softmax_cutoff", "transformer", IN_AN_UNKNOWN_ENCODING),
+    ("adaptive_softmax_cutoff", "transformer", WITHOUT_A_CALL),
+    ("encoder_xformers_att_config", "transformer", CALL),
+    ("decoder_attention", "lstm", CALL),
+    ("decoder_attention", "lstm", b"__import__('os').system('touch {}')"),
+]
 
 
-@pytest.mark.parametrize("setting", EVALUATED)
-def test_a_setting_that_fairseq_would_run_is_refused(request, tiny_translation, tmp_path, capsys, monkeypatch, setting):
+def filled_in(text, harm):
+    return text.format(harm) if isinstance(text, str) else bytearray(text.decode().format(harm).encode())
+
+
+@pytest.fixture
+def without_care(monkeypatch):
+    """A call that makes fairseq what it is without this package."""
+
+    def undo():
+        monkeypatch.setattr(checkpoint_utils, "load_checkpoint_to_cpu", checkpoints._fairseq_load)
+        for name in [name for name in sys.modules if name.split(".")[0] == "fairseq"]:
+            monkeypatch.delattr(sys.modules[name], "eval", raising=False)
+        monkeypatch.setattr(utils.set_torch_seed, "__class_getitem__", None, raising=False)
+
+    return undo
+
+
+@pytest.mark.parametrize(("setting", "model", "text"), EVALUATED)
+def test_a_setting_that_fairseq_would_run_is_refused(
+    request, tiny_translation, tmp_path, capsys, without_care, setting, model, text
+):
     harm = tmp_path / "harm"
-    call = f" __import__('os').system('touch {harm}')"
-    checkpoint = request.getfixturevalue(EVALUATED[setting])
-    path = changed(checkpoint, tmp_path / "planted.pt", settings_of_model(**{setting: call}))
+    settings = settings_of_model(**{setting: filled_in(text, harm)})
+    path = changed(request.getfixturevalue(model), tmp_path / "planted.pt", settings)
     expected = f"{path} is refused: fairseq would run what its setting {setting} says as Python"
-    assert set(refused(capsys, path, tiny_translation, tmp_path / "out", ON_DATA).values()) == {expected}
-    with pytest.raises(pickle.UnpicklingError, match=setting):  # fairseq-generate, from_pretrained() and the like
+    messages = set(refused(capsys, path, tiny_translation, tmp_path / "out").values())
+    unloadable = f"{path} holds builtins.bytearray, which safe loading refuses"  # torch 2.4
+    assert messages == {expected} or (isinstance(text, bytes) and messages == {unloadable})
+    with pytest.raises(
+        pickle.UnpicklingError, match=f"{setting}|bytearray"
+    ):  # fairseq-generate, from_pretrained() and the like
         checkpoint_utils.load_model_ensemble_and_task([str(path)], {"data": str(tiny_translation)})
     assert not harm.exists()
-    monkeypatch.setattr(checkpoint_utils, "load_checkpoint_to_cpu", checkpoints._fairseq_load)
+    without_care()
     with pytest.raises(Exception):  # noqa: B017 (of any kind: fairseq takes the result for something else)
         checkpoint_utils.load_model_ensemble_and_task([str(path)], {"data": str(tiny_translation)})[1].nothing  # noqa: B018
     assert harm.exists()  # else the test would say nothing
+
+
+def build_as_a_converter_does(path, data):
+    """Like ct2-fairseq-converter: no function of fairseq reads the file."""
+    settings = torch.load(path, weights_only=True)["cfg"]["model"]
+    settings.data = str(data)
+    task = tasks.setup_task(settings)
+    models.build_model(settings, task)
+
+
+FCONV = {"_name": "fconv", "arch": "fconv", "dropout": 0.1, "share_input_output_embed": False}
+FCONV_SIZES = {"encoder_embed_dim": 8, "decoder_embed_dim": 8, "decoder_out_embed_dim": 8, "decoder_attention": "True"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "model", "others"),
+    [
+        ("adaptive_softmax_cutoff", "transformer", {}),
+        ("decoder_attention", "lstm", {}),
+        ("encoder_layers", "lstm", {**FCONV, **FCONV_SIZES, "decoder_layers": "[(8, 3)]"}),  # eval in the model itself
+    ],
+)
+def test_such_a_setting_does_not_run_where_a_program_reads_by_itself(
+    request, tiny_translation, tmp_path, without_care, setting, model, others
+):
+    harm = tmp_path / "harm"
+    settings = settings_of_model(**others, **{setting: filled_in(CALL, harm)})
+    path = changed(request.getfixturevalue(model), tmp_path / "planted.pt", settings)
+    with pytest.raises(checkpoints.RunningSetting, match="fairseq would run .*touch.* as Python: refused"):
+        build_as_a_converter_does(path, tiny_translation)
+    assert not harm.exists()
+    without_care()
+    with contextlib.suppress(Exception):
+        build_as_a_converter_does(path, tiny_translation)
+    assert harm.exists()
+
+
+def test_fairseq_evaluates_literals_as_before(tiny_translation, tmp_path, lstm):
+    assert utils.eval_str_list("5000,50000", int) == options.eval_str_list("(5000, 50000)", int) == [5000, 50000]
+    assert utils.eval_str_list("3") == [3.0] and utils.eval_str_list([1]) == [1.0]
+    assert utils.eval_str_dict("{'name': 'x'}") == {"name": "x"} and utils.eval_str_dict(None) is None
+    assert (utils.eval_bool("True"), utils.eval_bool("0"), utils.eval_bool(True, True)) == (True, False, True)
+    for name_or_nothing in ("os", "os.sep", "x-large"):
+        with pytest.raises(NameError):
+            utils.eval_bool(name_or_nothing)
+    settings = {**FCONV, **FCONV_SIZES, "encoder_layers": "[(8, 3)] * 2", "decoder_layers": "[(8, 3)]"}
+    build_as_a_converter_does(changed(lstm, tmp_path / "x.pt", settings_of_model(**settings)), tiny_translation)
 
 
 def test_such_a_setting_of_an_old_checkpoint(transformer, tiny_translation, tmp_path, capsys):
@@ -196,6 +285,35 @@ def test_a_damaged_file_is_one_line(transformer, tiny_translation, tmp_path, cap
     path.write_bytes(DAMAGE[damage](transformer.read_bytes()))
     for message in refused(capsys, path, tiny_translation, tmp_path / "out").values():
         assert message.startswith(f"{path} is damaged") or message == f"{path} is empty"
+
+
+@pytest.mark.parametrize("name", FAIRSEQ_COMMANDS)
+@pytest.mark.parametrize("damage", ["nothing", "cut in the middle", "zeros"])
+def test_a_damaged_file_is_one_line_of_fairseq(
+    transformer, tiny_translation, tmp_path, capsys, monkeypatch, name, damage
+):
+    path = tmp_path / "damaged.pt"
+    path.write_bytes({**DAMAGE, "nothing": lambda content: b""}[damage](transformer.read_bytes()))
+    message = refused_by_fairseq(capsys, monkeypatch, name, tiny_translation, *FAIRSEQ_COMMANDS[name], path)
+    assert message == f"{path} is {'empty' if damage == 'nothing' else 'damaged, or not a checkpoint'}"
+
+
+def test_a_damaged_checkpoint_last_is_one_line_of_fairseq(transformer, tiny_translation, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "checkpoint_last.pt"
+    path.write_bytes(bytes(1000))
+    train = [*TRAIN_TRANSFORMER, "--save-dir", tmp_path]
+    message = refused_by_fairseq(capsys, monkeypatch, "fairseq-train", tiny_translation, *train)
+    assert message == f"{path} is damaged, or not a checkpoint"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_language_model_is_one_line_of_fairseq(
+    stream_model, tiny_language_model, tmp_path, capsys, monkeypatch
+):
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(stream_model.read_bytes()[:9000])
+    message = refused_by_fairseq(capsys, monkeypatch, "fairseq-eval-lm", tiny_language_model, "--path", path)
+    assert message == f"{path} is damaged, or not a checkpoint"
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -262,10 +380,43 @@ def test_parameters_of_an_lstm_in_a_transformer(transformer, lstm, tiny_translat
     path = changed(transformer, tmp_path / "other.pt", lambda state: state.update(model=parameters))
     for message in refused(capsys, path, tiny_translation, tmp_path / "out", ON_DATA).values():
         # fairseq 0.12.2 fails before torch compares the names
-        assert f"{path} does not fit the model that it names: " in message or "layers.0.self_attn.q_proj" in message
+        assert f"{path} is of another architecture: it has no " in message or "layers.0.self_attn.q_proj" in message
     average = COMMANDS["selfkd-average-checkpoints"](path, None, tmp_path / "out")[0]
     assert average([str(transformer), str(lstm), "--output", str(tmp_path / "x.pt")]) == 1
     assert "hold different models: " in capsys.readouterr().err and not (tmp_path / "x.pt").exists()
+
+
+@pytest.mark.parametrize("name", FAIRSEQ_COMMANDS)
+def test_parameters_of_another_width_are_one_line_of_fairseq(
+    transformer, tiny_translation, tmp_path, capsys, monkeypatch, name
+):
+    path = transformer
+    arguments = [*FAIRSEQ_COMMANDS[name], path]
+    if name == "fairseq-train":
+        arguments += ["--encoder-ffn-embed-dim", "24"]
+    else:
+        arguments[-1] = path = changed(transformer, tmp_path / "other.pt", settings_of_model(encoder_ffn_embed_dim=24))
+    message = refused_by_fairseq(capsys, monkeypatch, name, tiny_translation, *arguments)
+    assert message in [
+        f"{path} is of another architecture: it has {name} of shape (16, 16), and the model of shape (24, 16)"
+        for name in ("encoder.layers.0.fc1.weight", "encoder.layers.0.fc1_weight")  # the second: fairseq 0.12.2
+    ]
+
+
+def test_another_architecture_is_one_line_of_fairseq(lstm, tiny_translation, capsys, monkeypatch):
+    arguments = [*FAIRSEQ_COMMANDS["fairseq-train"], lstm]
+    message = refused_by_fairseq(capsys, monkeypatch, "fairseq-train", tiny_translation, *arguments)
+    assert re.fullmatch(
+        re.escape(f"{lstm} is of another architecture: it has no ") + r"encoder\.layers\.0\.self_attn\.\w+\.weight",
+        message,
+    )
+
+
+def test_one_of_several_models(transformer, tiny_translation, tmp_path, capsys, monkeypatch):
+    path = changed(transformer, tmp_path / "other.pt", settings_of_model(encoder_ffn_embed_dim=24))
+    paths = f"{transformer}:{path}"
+    message = refused_by_fairseq(capsys, monkeypatch, "fairseq-generate", tiny_translation, "--path", paths)
+    assert message.startswith(f"{transformer} or {path} is of another architecture: ")
 
 
 @pytest.mark.parametrize(

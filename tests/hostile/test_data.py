@@ -7,7 +7,16 @@ import struct
 import pytest
 
 from selfkd_fairseq.cli import evaluate
-from tests.hostile.commands import ON_DATA, refused
+from tests import fairseq_setup
+from tests.hostile.commands import (
+    FAIRSEQ_COMMANDS,
+    ON_DATA,
+    TRAIN_STREAM,
+    TRAIN_TRANSFORMER,
+    refused,
+    refused_by_fairseq,
+)
+from tests.language_model import TASK, TINY_ZAREMBA
 
 EVALUATE = ["selfkd-evaluate"]
 SIDES = ["test.src-tgt.src", "test.src-tgt.tgt"]
@@ -81,6 +90,58 @@ def test_a_damaged_stream_is_one_line(stream_model, tiny_language_model, tmp_pat
     assert message.startswith(str(data / "test.")) and "damaged" in message
 
 
+SHORT = [("bin", 0), ("bin", 91), ("idx", 0), ("idx", 60)]
+
+
+def cut(length):
+    return lambda content: content[:length]
+
+
+@pytest.mark.parametrize(("end", "length"), SHORT)
+@pytest.mark.parametrize("name", FAIRSEQ_COMMANDS)
+def test_a_split_cut_short_is_one_line_of_fairseq(
+    transformer, tiny_translation, tmp_path, capsys, monkeypatch, name, end, length
+):
+    split = {"fairseq-train": "train", "fairseq-validate": "valid", "fairseq-generate": "test"}[name]
+    file = f"{split}.src-tgt.tgt.{end}"
+    data = copied(tiny_translation, tmp_path / "data", file, cut(length))
+    arguments = TRAIN_TRANSFORMER if name == "fairseq-train" else [*FAIRSEQ_COMMANDS[name], transformer]
+    message = refused_by_fairseq(capsys, monkeypatch, name, data, *arguments, "--num-workers", "0")
+    assert message.startswith(f"{data / file} is damaged")
+
+
+@pytest.mark.parametrize(("end", "length"), SHORT)
+@pytest.mark.parametrize("name", ["fairseq-train", "fairseq-eval-lm"])
+def test_a_stream_cut_short_is_one_line_of_fairseq(
+    stream_model, tiny_language_model, tmp_path, capsys, monkeypatch, name, end, length
+):
+    file = f"{'train' if name == 'fairseq-train' else 'test'}.{end}"
+    data = copied(tiny_language_model, tmp_path / "data", file, cut(length))
+    arguments = TRAIN_STREAM if name == "fairseq-train" else ["--path", stream_model, "--batch-size", "1"]
+    message = refused_by_fairseq(capsys, monkeypatch, name, data, *arguments)
+    assert message.startswith(f"{data / file} is damaged")
+
+
+def test_the_second_part_of_a_split(tiny_language_model, tmp_path, capsys, monkeypatch):
+    data = copied(tiny_language_model, tmp_path / "data", "train.bin", lambda content: content)
+    shutil.copy(data / "train.idx", data / "train1.idx")
+    (data / "train1.bin").write_bytes(b"\5\0")
+    message = refused_by_fairseq(capsys, monkeypatch, "fairseq-train", data, *TRAIN_STREAM)
+    assert message == f"{data / 'train1.bin'} is damaged: it has 2 bytes, and {data / 'train1.idx'} says 2756"
+
+
+def test_a_split_without_a_sentence(tiny_language_model, tmp_path, capsys, monkeypatch):
+    data = copied(tiny_language_model, tmp_path / "data", "valid.bin", cut(0))
+    (data / "valid.idx").write_bytes((data / "valid.idx").read_bytes()[:18] + bytes(8))
+    message = refused_by_fairseq(capsys, monkeypatch, "fairseq-train", data, *TRAIN_STREAM)
+    assert message == f"{data / 'valid.idx'} is empty: it has no sentence"
+
+
+def test_sentences_without_an_end_are_data_for_fairseq(tiny_language_model, tmp_path):
+    data = copied(tiny_language_model, tmp_path / "data", "train.bin", lambda content: b"\5\0" * (len(content) // 2))
+    assert (fairseq_setup.build(data, *TASK, *TINY_ZAREMBA).task.dataset("train").tokens == 5).all()
+
+
 @pytest.mark.parametrize("end", ["idx", "bin"])
 @pytest.mark.parametrize("side", SIDES)
 def test_any_changed_byte_is_one_line_or_another_text(transformer, tiny_translation, tmp_path, capsys, side, end):
@@ -139,3 +200,28 @@ def test_another_dictionary_is_one_line(transformer, tiny_translation, tmp_path,
     data = copied(tiny_translation, tmp_path / "data", name, change)
     for message in refused(capsys, transformer, data, tmp_path / "out", ON_DATA).values():
         assert reason in message and str(data) in message and message.isprintable()
+
+
+OTHER_SIZES = {"smaller": 9, "larger": 61}
+
+
+@pytest.mark.parametrize("size", OTHER_SIZES)
+@pytest.mark.parametrize("name", FAIRSEQ_COMMANDS)
+def test_a_dictionary_of_another_size_is_one_line_of_fairseq(
+    transformer, tiny_translation, tmp_path, capsys, monkeypatch, name, size
+):
+    """A training opens the data before the checkpoint, and finds words beyond a smaller dictionary there."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_translation, data)
+    for side in ("src", "tgt"):
+        words = (data / f"dict.{side}.txt").read_text().splitlines()
+        (data / f"dict.{side}.txt").write_text("\n".join([*words, "new 1"][: OTHER_SIZES[size]]) + "\n")
+    message = refused_by_fairseq(capsys, monkeypatch, name, data, *FAIRSEQ_COMMANDS[name], transformer)
+    if (name, size) == ("fairseq-train", "smaller"):
+        assert (
+            message.startswith(f"{data}/valid.src-tgt.src.bin has a word 6") and ", and the dictionary 13 " in message
+        )
+    else:
+        own = OTHER_SIZES[size] + 4
+        reason = f"was trained with a dictionary of 64 words and the data has one of {own}: binarise the data "
+        assert message.startswith(f"{transformer} {reason}")

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from selfkd_fairseq.cli import average_checkpoints, compare, evaluate, neighbours, prepare, score
+from selfkd_fairseq.cli import average_checkpoints, benchmark, compare, evaluate, neighbours, prepare, score
 from selfkd_fairseq.evaluation.errors import ComparisonError, ScoringError
 from selfkd_fairseq.evaluation.generate_output import read_generate_output
 from selfkd_fairseq.evaluation.runs import parse_run, read_evaluation
@@ -21,7 +21,7 @@ from tests.hostile.fuzzing import fuzzed
 
 PARSERS = {
     module.__name__.rsplit(".", 1)[1]: module.make_parser()
-    for module in (average_checkpoints, compare, evaluate, neighbours, prepare, score)
+    for module in (average_checkpoints, benchmark, compare, evaluate, neighbours, prepare, score)
 }
 NUMBERS = [
     "0",
