@@ -67,9 +67,13 @@ def test_command_writes_table_and_csv(tmp_path, capsys, monkeypatch):
     assert {row["bpe merges"] for row in rows} == {"7"} and {row["workers"] for row in rows} == {"2"}
 
 
-@pytest.mark.parametrize("arguments", [["--pairs", "20", "199"], ["--workers", "0"], ["--bpe-merges", "0"]])
-def test_bad_numbers(arguments, capsys):
+@pytest.mark.parametrize(
+    "arguments, needed",
+    [("--pairs 20 199", "at least 200 pairs"), ("--workers 0", "at least 1"), ("--bpe-merges 0", "at least 1")],
+)
+def test_bad_numbers(arguments, needed, capsys):
     with pytest.raises(SystemExit) as error:
-        main(["--parts", "preparation", *arguments])
+        main(["--parts", "preparation", *arguments.split()])
     assert error.value.code == 2
-    assert f"{arguments[0]} must be at least" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"argument {arguments.split()[0]}: " in line and needed in line
