@@ -47,9 +47,14 @@ def load_fitting_models(filenames: list[str], *arguments: Any, **options: Any) -
     try:
         return _fairseq_models(filenames, *arguments, **options)
     except RuntimeError as error:
+        names = " or ".join(filenames)
+        if "Neither args nor cfg exist" in str(error):
+            raise UnfitCheckpoint(
+                f"{names} is not a checkpoint of fairseq-train: it has neither cfg nor args"
+            ) from error
         if "loading state_dict" not in str(error):
             raise
-        raise UnfitCheckpoint(f"{' or '.join(filenames)} {why_unfit(error)}") from error
+        raise UnfitCheckpoint(f"{names} {why_unfit(error)}") from error
 
 
 def restore_fitting(trainer: Trainer, filename: str, *arguments: Any, **options: Any) -> Any:
@@ -70,9 +75,16 @@ def restore_fitting(trainer: Trainer, filename: str, *arguments: Any, **options:
     try:
         return _fairseq_restore(trainer, filename, *arguments, **options)
     except Exception as error:  # fairseq raises a bare one, while the one that says why is handled
-        if not str(error).startswith("Cannot load model parameters") or error.__context__ is None:
+        if not str(error).startswith("Cannot load model parameters") or not _is_misfit(trainer, error.__context__):
             raise
-        raise UnfitCheckpoint(f"{filename} {why_unfit(error.__context__)}") from error
+        raise UnfitCheckpoint(f"{filename} {why_unfit(error.__context__ or error)}") from error
+
+
+def _is_misfit(trainer: Trainer, error: BaseException | None) -> bool:
+    """Whether the parameters were at fault: torch's comparison, or a name that fairseq 0.12.2 looked for before it."""
+    if isinstance(error, KeyError):
+        return error.args[0] in trainer.get_model().state_dict()
+    return isinstance(error, RuntimeError) and "loading state_dict" in str(error)
 
 
 def make_checked_dataset(path: str, impl: str, fix_lua_indexing: bool = False, dictionary: Any = None) -> Any:

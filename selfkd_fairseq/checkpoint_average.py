@@ -22,7 +22,7 @@ from typing import Any, Dict, Iterator, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .checkpoint_damage import find_damage, why_not_loaded
+from .checkpoint_damage import find_damage, is_out_of_memory, why_not_loaded
 from .checkpoint_settings import why_refused
 from .checkpoints import allow_checkpoint_globals
 from .data.files import publish
@@ -149,9 +149,9 @@ class _File:
         can_map = zipfile.is_zipfile(self.path)
         try:
             state: dict[str, Any] = torch.load(str(self.path), map_location="cpu", weights_only=True, mmap=can_map)
-        except MemoryError:
-            raise
         except Exception as error:  # the readers of a damaged file raise errors of many kinds
+            if is_out_of_memory(error):
+                raise MemoryError from error
             if isinstance(error, OSError) and error.filename:  # the file itself cannot be opened
                 raise
             raise AverageError(f"{self.path} {why_not_loaded(error)}") from error

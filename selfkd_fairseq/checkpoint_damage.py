@@ -9,10 +9,21 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from .one_line_errors import MendableError
 
-__all__ = ["RefusedCheckpoint", "UnfitCheckpoint", "find_damage", "why_not_loaded", "why_unfit"]
+__all__ = [
+    "RefusedCheckpoint",
+    "UnfitCheckpoint",
+    "find_damage",
+    "is_out_of_memory",
+    "why_no_checkpoint",
+    "why_not_loaded",
+    "why_unfit",
+]
 
 # What torch says of two models, and the same as the end of "it has".
 _SIZE = r"size mismatch for (\S+): .*?\[([\d, ]*)\].*?\[([\d, ]*)\]"
@@ -58,6 +69,37 @@ def find_damage(path: Path) -> str | None:
                 raise
             return "is damaged"
     return None if damaged is None else f"is damaged: {damaged} does not have its checksum"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory does not suffice, which is no fault of the file.
+
+    Args:
+        error: what torch raised; of the memory of the CPU that is a plain RuntimeError.
+
+    Returns:
+        True if so.
+    """
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def why_no_checkpoint(state: Any) -> str | None:
+    """Say why what a file holds is no checkpoint of fairseq-train.
+
+    Args:
+        state: what ``torch.load`` returned.
+
+    Returns:
+        The end of a sentence that begins with the name of the file; None if fairseq can read it.
+    """
+    parameters = state.get("model") if isinstance(state, dict) else None
+    if not isinstance(parameters, dict) or not all(isinstance(name, str) for name in parameters):
+        return "is not a checkpoint of fairseq-train: it holds no model"
+    if "optimizer_history" not in state and "best_loss" not in state:
+        return "is not a checkpoint of fairseq-train: it holds no history of an optimizer"
+    return None
 
 
 def why_not_loaded(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 torch's safe mode keeps the pickle of a checkpoint from running code, but some settings of fairseq's models, tasks
 or criterions are texts that go through ``eval`` when these are built from a checkpoint: ``adaptive_softmax_cutoff`` of
 a Transformer, ``decoder_attention`` of an LSTM, and more. What fairseq-train writes there are literals. Other Python
-can do anything, so only these expressions are accepted: literals, a list times a small number as in
+can do anything, so only these expressions are accepted: literals, sums and small products as in
 ``[(512, 3)] * 4``, and what names of files and models look like to Python, words joined by ``. / - +`` or commas.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 import re
 import warnings
 from typing import Any, Iterator
@@ -23,14 +24,14 @@ __all__ = ["runs", "why_refused"]
 _BUILT = ("model", "task", "criterion")
 # Names of files, folders and projects, which fairseq never evaluates and which may look like a call: "runs(2)/kd".
 _PLAIN_TEXT = re.compile(
-    r"data|wandb_project|aim_repo|(train|valid|test)pref|(.*_)?(from|codes|vocab|vocab_bpe|merges|json|yaml|lexicon)"
-    r"|.*(dir|file|path|dict|dictionary|model|checkpoint)"
+    r"data|checkpoint_suffix|wandb_project|aim_repo|(train|valid|test)pref"
+    r"|(.*_)?(from|codes|vocab|vocab_bpe|merges|json|yaml|lexicon)|.*(dir|file|path|dict|dictionary|model|checkpoint)"
 )
 # A checkpoint of fairseq-train has a thousand. A few nested lists that share their items can stand for 2**40.
 _MOST_VALUES = 100_000
 # Deeper expressions than such a text can hold would overflow the stack of Python 3.8 itself.
 _LONGEST_EXPRESSION = 100_000
-_MOST_COPIES = 1_000
+_LARGEST = 10_000_000  # of what is multiplied
 _HARMLESS = (
     *(ast.Expression, ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Name, ast.Attribute, ast.expr_context),
     *(ast.UnaryOp, ast.UAdd, ast.USub, ast.BinOp, ast.Add, ast.Sub, ast.Div, ast.FloorDiv, ast.Mult),
@@ -58,7 +59,7 @@ def why_refused(state: dict[str, Any]) -> str | None:
             pass
         for name, value in _values([*parts, state.get("args")]):
             refers = isinstance(value, str) and "${" in value
-            if (refers or runs(value)) and not (isinstance(value, str) and _PLAIN_TEXT.fullmatch(name)):
+            if refers or (runs(value) and not (isinstance(value, str) and _PLAIN_TEXT.fullmatch(name))):
                 shown = ascii(name[:80])[1:-1] or "cfg"
                 return f"is refused: fairseq would run what its setting {shown} says as Python"
     except _TooManyValues:
@@ -115,7 +116,12 @@ def runs(value: Any) -> bool:
         return False
     except (MemoryError, RecursionError):  # eval might come further
         return True
-    return not all(_is_harmless(node) for node in ast.walk(tree))
+    try:
+        nodes = list(ast.walk(tree))
+        harmless = all(map(_is_harmless, nodes))
+        return not harmless or (any(map(_is_product, nodes)) and _size(tree) > _LARGEST)
+    except RecursionError:
+        return True
 
 
 def _holds_bytes(value: Any) -> bool:
@@ -131,13 +137,20 @@ def _is_harmless(node: ast.AST) -> bool:
     """Of a node by itself: those inside it are asked on their own."""
     if isinstance(node, ast.Dict):
         return None not in node.keys  # {**x} asks x for its keys and values
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        inner = [*ast.walk(node.left), *ast.walk(node.right)]
-        return (_is_small(node.left) or _is_small(node.right)) and not any(
-            isinstance(part, (ast.Mult, ast.Name)) for part in inner
-        )
     return isinstance(node, _HARMLESS)
 
 
-def _is_small(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, int) and node.value <= _MOST_COPIES
+def _size(node: ast.AST) -> float:
+    """No integer and no sequence that comes of the expression is larger; infinity if a name is multiplied."""
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, int):
+            return max(1, abs(node.value))
+        return max(1, len(node.value)) if isinstance(node.value, (str, bytes)) else 1
+    sizes = [_size(inner) for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.expr)]
+    if not _is_product(node):
+        return max(1, sum(sizes))
+    return math.inf if any(isinstance(inner, ast.Name) for inner in ast.walk(node)) else math.prod(sizes)
+
+
+def _is_product(node: ast.AST) -> bool:
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)

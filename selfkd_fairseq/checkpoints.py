@@ -25,6 +25,7 @@ import argparse
 import contextlib
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -32,7 +33,13 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 
-from .checkpoint_damage import RefusedCheckpoint, find_damage, why_not_loaded
+from .checkpoint_damage import (
+    RefusedCheckpoint,
+    find_damage,
+    is_out_of_memory,
+    why_no_checkpoint,
+    why_not_loaded,
+)
 from .checkpoint_settings import runs, why_refused
 from .data.files import publish
 
@@ -40,6 +47,7 @@ CHECKPOINT_GLOBALS = (argparse.Namespace,)
 _fairseq_copy = PathManager.copy
 _fairseq_load = checkpoint_utils.load_checkpoint_to_cpu
 _fairseq_load_ema = checkpoint_utils.load_ema_from_checkpoint
+_one_thread = threading.RLock()  # torch.load is one for all of them
 
 
 def allow_checkpoint_globals() -> None:
@@ -54,26 +62,30 @@ class RunningSetting(RefusedCheckpoint):
 @contextlib.contextmanager
 def _harmless_loads(path: str) -> Iterator[None]:
     """Calls of ``torch.load``, all of one path, are made in the safe mode; refused settings reach nobody."""
-    load = torch.load
 
     def load_and_check(*arguments: Any, **options: Any) -> Any:
         try:
             state = load(*arguments, **{"weights_only": True, **options})
-        except (MemoryError, torch.cuda.OutOfMemoryError):
-            raise
         except Exception as error:  # the readers of a damaged file raise errors of many kinds
+            if is_out_of_memory(error):
+                raise
             damage = find_damage(Path(PathManager.get_local_path(path)))
             raise RefusedCheckpoint(f"{path} {damage or why_not_loaded(error)}") from error
         reason = why_refused(state) if isinstance(state, dict) else None
         if reason is not None:
             raise RunningSetting(f"{path} {reason}")
+        reason = why_no_checkpoint(state)
+        if reason is not None:
+            raise RefusedCheckpoint(f"{path} {reason}")
         return state
 
-    torch.load = load_and_check
-    try:
-        yield
-    finally:
-        torch.load = load
+    with _one_thread:
+        load = torch.load
+        torch.load = load_and_check
+        try:
+            yield
+        finally:
+            torch.load = load
 
 
 def load_harmless(
@@ -92,7 +104,7 @@ def load_harmless(
 
     Raises:
         RunningSetting: fairseq would run a setting of it, or they are of an absurd size.
-        RefusedCheckpoint: it is damaged, or holds a global that is not allowed.
+        RefusedCheckpoint: it is damaged, holds a global that is not allowed, or is no checkpoint of fairseq-train.
         OSError: it cannot be read.
     """
     with _harmless_loads(path):

@@ -41,7 +41,9 @@ def _message(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, ProcessRaisedException):
         name, _, message = str(error).strip().splitlines()[-1].partition(": ")
-        return message if name.startswith(f"{__package__}.") else None
+        module, _, kind = name.rpartition(".")
+        found = getattr(sys.modules.get(module), kind, None)
+        return message if isinstance(found, type) and issubclass(found, MendableError) else None
     return None
 
 
@@ -59,7 +61,7 @@ def _hook(
 def print_in_one_line() -> None:
     """Have each :class:`MendableError` that ends one of fairseq's commands printed as one line, for this process."""
     program = Path(sys.argv[0]).name if sys.argv else ""  # Python embedded in another program may have no arguments
-    if program.startswith("fairseq"):
+    if program.startswith("fairseq-"):
         sys.excepthook = functools.partial(_hook, program, sys.excepthook)
 
 

@@ -60,7 +60,7 @@ def test_fairseq_refuses_a_planted_checkpoint(tmp_path, monkeypatch, load, torch
     if not torch_default:  # the switch by which people go back to what torch did before
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     average = torch.nn.Linear(1, 1).state_dict()
-    state = {"args": None, "cfg": None, "model": {}, "extra_state": {"ema": average}}
+    state = {"args": None, "cfg": None, "model": {}, "extra_state": {"ema": average}, "optimizer_history": []}
     torch.save({**state, "x": Opens(harm)}, path)
     with pytest.raises(pickle.UnpicklingError):
         load(str(path))

@@ -39,6 +39,7 @@ def test_a_mendable_error_is_one_line(hook, capsys, program, kind):
         ("fairseq-train", ValueError("x.pt is empty")),
         ("fairseq-train", KeyboardInterrupt()),
         ("train.py", MendableError("x.pt is empty")),
+        ("fairseq_analysis.py", MendableError("x.pt is empty")),
         ("/home/fairseq/bin/pytest", MendableError("x.pt is empty")),
         ("", MendableError("x.pt is empty")),
     ],
@@ -69,6 +70,7 @@ def test_errors_of_the_process_of_a_gpu(hook, capsys):
         torch.multiprocessing.spawn(fail)
     assert hook("fairseq-train", caught.value) == []
     assert capsys.readouterr().err.endswith("fairseq-train: error: x.pt is empty\n")
-    text = str(caught.value).replace(f"{MendableError.__module__}.MendableError: ", "ValueError: ")
-    other = ProcessRaisedException(text, 0, 1)
-    assert hook("fairseq-train", other) == [(type(other), other, None)]
+    mendable = f"{MendableError.__module__}.MendableError: "
+    for name in ("ValueError: ", "selfkd_fairseq.checkpoint_average.AverageError: ", "selfkd_fairseq.no_such.Error: "):
+        other = ProcessRaisedException(str(caught.value).replace(mendable, name), 0, 1)
+        assert hook("fairseq-train", other) == [(type(other), other, None)]

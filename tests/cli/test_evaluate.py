@@ -313,7 +313,7 @@ CHANGES = {
         lambda state: state["model"].pop("decoder.embed_tokens.weight")
     ),
     "is not a checkpoint of fairseq-train": lambda state: state.update(model={}),
-    "is damaged, or not a checkpoint": lambda state: state.pop("model"),
+    "is not a checkpoint of fairseq-train: it holds no model": lambda state: state.pop("model"),
     "is of the task denoising; what can be evaluated": set_task(_name="denoising"),
     "item 0 of test is longer than the model's (1, 1024) positions": set_task(max_source_positions=1),
 }

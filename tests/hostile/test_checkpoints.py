@@ -9,6 +9,7 @@ import random
 import re
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ import torch
 from fairseq import checkpoint_utils, models, options, tasks, utils
 
 from selfkd_fairseq import checkpoints
+from selfkd_fairseq.checkpoints import load_harmless
+from selfkd_fairseq.cli import average_checkpoints
 from tests import fairseq_setup
 from tests.hostile.commands import (
     COMMANDS,
@@ -314,6 +317,60 @@ def test_a_damaged_language_model_is_one_line_of_fairseq(
     path.write_bytes(stream_model.read_bytes()[:9000])
     message = refused_by_fairseq(capsys, monkeypatch, "fairseq-eval-lm", tiny_language_model, "--path", path)
     assert message == f"{path} is damaged, or not a checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "missing"),
+    [
+        ("fairseq-generate", lambda state: state["model"], "it holds no model"),  # what people save by themselves
+        ("fairseq-train", lambda state: [state], "it holds no model"),
+        ("fairseq-validate", lambda state: {**state, "model": {3: torch.ones(1)}}, "it holds no model"),
+        ("fairseq-train", lambda state: {"model": state["model"]}, "it holds no history of an optimizer"),
+        ("fairseq-generate", lambda state: {**state, "cfg": None, "args": None}, "it has neither cfg nor args"),
+    ],
+)
+def test_another_file_of_torch_is_one_line_of_fairseq(
+    transformer, tiny_translation, tmp_path, capsys, monkeypatch, name, content, missing
+):
+    path = tmp_path / "other.pt"
+    torch.save(content(torch.load(transformer, weights_only=True)), path)
+    message = refused_by_fairseq(capsys, monkeypatch, name, tiny_translation, *FAIRSEQ_COMMANDS[name], path)
+    assert message == f"{path} is not a checkpoint of fairseq-train: {missing}"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_what_does_not_fit_into_memory_is_not_called_damaged(transformer, tmp_path, monkeypatch, capsys, error):
+    def load(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)) as caught:
+        load_harmless(str(transformer))
+    assert caught.value is error
+    assert average_checkpoints.main([str(transformer), "--output", str(tmp_path / "x.pt")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "selfkd-average-checkpoints: error: out of memory"
+
+
+@pytest.mark.parametrize("error", [KeyError("my_table"), RuntimeError("out of luck"), AttributeError("no foo")])
+def test_a_fault_of_the_model_keeps_fairseqs_error(transformer, tiny_translation, monkeypatch, error):
+    from fairseq.trainer import Trainer
+
+    def load_state_dict(*arguments, **options):
+        raise error
+
+    setup = fairseq_setup.build(tiny_translation, *fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd")
+    trainer = Trainer(setup.cfg, setup.task, setup.model, setup.criterion)
+    monkeypatch.setattr(setup.model, "load_state_dict", load_state_dict)
+    with pytest.raises(Exception, match="Cannot load model parameters") as caught:
+        trainer.load_checkpoint(str(transformer))
+    assert type(caught.value) is Exception
+
+
+def test_threads_that_load_leave_torch_as_it_was(transformer):
+    load = torch.load
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(load_harmless, [str(transformer)] * 40))
+    assert torch.load is load
 
 
 @pytest.mark.parametrize("zipped", [True, False])
