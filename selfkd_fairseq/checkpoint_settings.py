@@ -31,7 +31,7 @@ _PLAIN_TEXT = re.compile(
 _MOST_VALUES = 100_000
 # Deeper expressions than such a text can hold would overflow the stack of Python 3.8 itself.
 _LONGEST_EXPRESSION = 100_000
-_LARGEST = 10_000_000  # of what is multiplied
+_LARGEST = 10_000_000  # all that is multiplied
 _HARMLESS = (
     *(ast.Expression, ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Name, ast.Attribute, ast.expr_context),
     *(ast.UnaryOp, ast.UAdd, ast.USub, ast.BinOp, ast.Add, ast.Sub, ast.Div, ast.FloorDiv, ast.Mult),
@@ -116,12 +116,14 @@ def runs(value: Any) -> bool:
         return False
     except (MemoryError, RecursionError):  # eval might come further
         return True
+    if not all(map(_is_harmless, ast.walk(tree))):
+        return True
+    products: list[float] = []
     try:
-        nodes = list(ast.walk(tree))
-        harmless = all(map(_is_harmless, nodes))
-        return not harmless or (any(map(_is_product, nodes)) and _size(tree) > _LARGEST)
+        _size(tree, products)
     except RecursionError:
         return True
+    return sum(products) > _LARGEST
 
 
 def _holds_bytes(value: Any) -> bool:
@@ -140,17 +142,21 @@ def _is_harmless(node: ast.AST) -> bool:
     return isinstance(node, _HARMLESS)
 
 
-def _size(node: ast.AST) -> float:
-    """No integer and no sequence that comes of the expression is larger; infinity if a name is multiplied."""
+def _size(node: ast.AST, products: list[float]) -> float:
+    """No integer that comes of the expression is larger, and no sequence longer; infinity where a name can be either.
+
+    The same of every product within it goes to ``products``.
+    """
     if isinstance(node, ast.Constant):
         if isinstance(node.value, int):
             return max(1, abs(node.value))
         return max(1, len(node.value)) if isinstance(node.value, (str, bytes)) else 1
-    sizes = [_size(inner) for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.expr)]
-    if not _is_product(node):
-        return max(1, sum(sizes))
-    return math.inf if any(isinstance(inner, ast.Name) for inner in ast.walk(node)) else math.prod(sizes)
-
-
-def _is_product(node: ast.AST) -> bool:
-    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+    sizes = [_size(inner, products) for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.expr)]
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set, ast.Dict)):
+        return max(1, len(sizes))
+    if isinstance(node, ast.Name):
+        return math.inf
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        products.append(math.prod(sizes))
+        return products[-1]
+    return max(1, sum(sizes))
