@@ -168,7 +168,7 @@ def test_bad_input_is_one_line_and_writes_nothing(translation, tiny_language_mod
         f"No such file or directory ({tmp_path / 'absent'})": [checkpoint, tmp_path / "absent"],
         "holds no binarised pair of languages": [checkpoint, tiny_language_model],
         "text.pt is damaged, or not a checkpoint": [tmp_path / "text.pt", data],
-        "other.pt is damaged, or not a checkpoint": [tmp_path / "other.pt", data],
+        "other.pt is not a checkpoint of fairseq-train: it holds no model": [tmp_path / "other.pt", data],
         "unsafe.pt holds pathlib": [tmp_path / "unsafe.pt", data],
         "--count must be less than the 64 words of the dictionary": [checkpoint, data, "--count", 64],
         "temperature must be above 0 and finite, got 0.0": [checkpoint, data, "--skd-temperature", 0],
