@@ -16,6 +16,11 @@ SPLITS = {"train": 200, "valid": 24, "test": 12}
 ONLY_OF_0_12_2 = re.compile(r"\._float_tensor$|\.((in|out)_proj|fc[12])_(weight|bias)$")
 
 
+def own_tensors(model):
+    """The tensors of a model's state, {name: tensor}, but for those that fairseq 0.12.2 alone has."""
+    return {name: tensor for name, tensor in model.items() if not ONLY_OF_0_12_2.search(name)}
+
+
 def command(name):
     """The console command of the environment that runs the tests, as a user would call it."""
     path = shutil.which(name, path=str(Path(sys.executable).parent))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from selfkd_fairseq.cli import compare, prepare
-from tests.fairseq_setup import ONLY_OF_0_12_2, ROOT
+from tests.fairseq_setup import ROOT, own_tensors
 
 EXAMPLE = ROOT / "examples" / "translation" / "multi30k"
 LINES = {"train": 400, "val": 40, "test_2016_flickr": 40}
@@ -55,11 +55,7 @@ def finish(process, log):
 
 
 def models(sweep):
-    states = {run: torch.load(sweep / run / "checkpoints" / "checkpoint_best.pt")["model"] for run in RUNS}
-    return {
-        run: {name: value for name, value in state.items() if not ONLY_OF_0_12_2.search(name)}
-        for run, state in states.items()
-    }
+    return {run: own_tensors(torch.load(sweep / run / "checkpoints" / "checkpoint_best.pt")["model"]) for run in RUNS}
 
 
 def test_killed_and_started_again_it_ends_with_the_same_table(prepared, tmp_path, capsys):

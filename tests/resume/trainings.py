@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import selfkd_fairseq  # noqa: F401 (lets torch load a fairseq checkpoint)
-from tests.fairseq_setup import ONLY_OF_0_12_2
+from tests.fairseq_setup import own_tensors
 
 TIMES = ("wps", "ups", "wall")
 
@@ -30,8 +30,12 @@ def training_state(state: dict[str, Any]) -> dict[str, Any]:
     left_out = ("metrics", "previous_training_time")
     extra = {key: value for key, value in state["extra_state"].items() if key not in left_out}
     kept = {key: state[key] for key in ("criterion", "last_optimizer_state", "task_state")}
-    kept["model"] = {name: tensor for name, tensor in state["model"].items() if not ONLY_OF_0_12_2.search(name)}
-    return {**kept, "extra_state": extra, "optimizer_history": state["optimizer_history"][-1]}
+    return {
+        **kept,
+        "model": own_tensors(state["model"]),
+        "extra_state": extra,
+        "optimizer_history": state["optimizer_history"][-1],
+    }
 
 
 def differences(one: Any, two: Any, path: str = "checkpoint") -> list[str]:
