@@ -78,11 +78,34 @@ def subclass_of_linear(decoder):
     decoder.output_projection.__class__ = Adapted
 
 
-@pytest.mark.parametrize("change", [replaced_on_the_object, subclass_of_linear])
+def product_replaced_on_the_object(decoder):
+    decoder.output_projection.forward = lambda features: features @ decoder.output_projection.weight.t() + 1.0
+
+
+def weight_made_before_each_product(decoder):
+    nn.utils.weight_norm(decoder.output_projection)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [replaced_on_the_object, subclass_of_linear, product_replaced_on_the_object, weight_made_before_each_product],
+)
 def test_an_output_layer_that_was_changed_on_the_object_is_refused(change, tiny_translation):
     setup = build(tiny_translation, *TINY_TRANSFORMER, *ANY_CRITERION)
     change(setup.model.decoder)
     with pytest.raises(UnsupportedModelError, match="is not known to be one matrix"):
+        find_output_embedding(setup.model)
+
+
+def test_a_shared_matrix_that_is_no_parameter_is_refused(tiny_translation):
+    class Halved(nn.Module):
+        def forward(self, weight):
+            return weight / 2
+
+    flags = [*TINY_LSTM, "--share-decoder-input-output-embed"]
+    setup = build(tiny_translation, *flags, *ANY_CRITERION)
+    nn.utils.parametrize.register_parametrization(setup.model.decoder.embed_tokens, "weight", Halved())
+    with pytest.raises(UnsupportedModelError, match="LSTMDecoder is not known to be one matrix"):
         find_output_embedding(setup.model)
 
 
