@@ -23,7 +23,7 @@ from ..models.stateful_language_model import StatefulDecoder
 from ..models.unwrapped import unwrapped, wrappers
 from .output_embedding import OutputEmbedding, known_projection, unsupported
 
-__all__ = ["can_give_features", "features_instead_of_logits", "logits_for_loss"]
+__all__ = ["can_give_features", "checked_logits", "features_instead_of_logits"]
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def features_instead_of_logits(model: nn.Module) -> Iterator[None]:
         )
 
 
-def logits_for_loss(model: Any, net_output: Any, counted: Tensor, embedding: OutputEmbedding) -> Tensor:
+def checked_logits(model: Any, net_output: Any, counted: Tensor, embedding: OutputEmbedding) -> Tensor:
     """The scores of which the loss takes the softmax, so that it sees the probabilities that fairseq's criterions see.
 
     A model that makes its probabilities by methods of its own is asked for their logarithms, which are logits too.

@@ -19,7 +19,7 @@ from ..core.alpha_schedule import alpha_at_update
 from ..core.reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
 from ..core.supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
-from .model_output import can_give_features, features_instead_of_logits, logits_for_loss
+from .model_output import can_give_features, checked_logits, features_instead_of_logits
 from .output_embedding import OutputEmbedding, find_output_embedding
 from .support_state import SupportState
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
@@ -235,7 +235,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
     ) -> Tuple[Tensor, Tensor]:
         """Logits (N', V) and targets (N',) of all positions that count."""
         target = model.get_targets(sample, net_output)
-        return self._tokens(logits_for_loss(model, net_output, target != self.padding_idx, embedding), target)
+        return self._tokens(checked_logits(model, net_output, target != self.padding_idx, embedding), target)
 
     def _tokens(self, outputs: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
         """Features or logits (N', d or V) and targets (N',) of all positions that count."""

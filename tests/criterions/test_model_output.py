@@ -58,7 +58,7 @@ def prepared(tiny_translation, tiny_language_model):
 @pytest.mark.parametrize("name", MODELS)
 def test_stock_models_take_the_fused_path(name, prepared, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(self_kd, "logits_for_loss", None)  # not to be called
+    monkeypatch.setattr(self_kd, "checked_logits", None)  # not to be called
     assert_fairseqs_numbers(*prepared(name))
     assert lines(caplog) == []
 
@@ -116,7 +116,7 @@ BEFORE += [("lstm_lm_zaremba", "recurrence"), ("awd_lstm_lm", "recurrence")]
 @pytest.mark.parametrize("name, method", BEFORE)
 def test_what_lies_before_the_features_may_differ(name, method, prepared, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(self_kd, "logits_for_loss", None)
+    monkeypatch.setattr(self_kd, "checked_logits", None)
     model, *others = prepared(name)
     subclass(model.decoder, method, None)
     assert_fairseqs_numbers(model, *others)
