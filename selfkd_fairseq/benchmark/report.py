@@ -10,7 +10,7 @@ import torch
 from .. import provenance
 from ..version import __version__
 
-__all__ = ["machine", "print_table", "write_csv", "write_plot"]
+__all__ = ["as_table", "machine", "write_csv", "write_plot"]
 
 Row = Dict[str, Any]
 
@@ -35,23 +35,26 @@ def machine(device: torch.device) -> Dict[str, object]:
     }
 
 
-def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Print a plain table.
+def as_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """A plain table.
 
     Args:
         title: stands above it.
         rows: column -> value, each; numbers are already formatted, with their unit in the name of the column.
         columns: which ones, in order; a row without one has a blank there.
+
+    Returns:
+        A blank line, the title, and the table.
     """
     cells = [list(columns)] + [[str(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    print(f"\n{title}")
-    for line in cells:
-        print(
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
-            )
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))
         )
+        for line in cells
+    ]
+    return "\n".join(["", title, *lines])
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

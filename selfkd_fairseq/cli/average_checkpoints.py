@@ -32,7 +32,7 @@ what the result holds:
 The memory needed is less than that of two checkpoints, however many are averaged. OUTPUT appears when it is whole; a
 file of that name is replaced, but not one of the inputs. Files are loaded in torch's safe mode, and checked whole.
 On stdout comes one line, the path of OUTPUT; messages go to stderr.
-exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C.
+exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C; 141 nobody reads the output.
 
 examples:
   selfkd-average-checkpoints --last-epochs 10 checkpoints/self_kd --output checkpoints/self_kd/average10.pt

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..benchmark import language_model, losses, preparation, report, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
-from .command import OneLineParser, count
+from .command import OneLineParser, count, print_now
 
 PROGRAM = "selfkd-benchmark"
 
@@ -22,7 +22,7 @@ loop, and of a preparation of data. Each part prints a table and writes it as CS
 also as a plot (PNG)."""
 
 EPILOG = """\
-exit status: 0 done; 2 bad options.
+exit status: 0 done; 2 bad options; 141 nobody reads the output.
 
 examples:
   selfkd-benchmark --parts loss training_step --rounds 5
@@ -154,18 +154,19 @@ def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
     rows: List[report.Row] = []
     for size in options.sizes if "loss" in options.parts else ():
         new = _loss_rows(size, options.rounds, device, getattr(torch, options.dtype))
-        report.print_table(f"loss, N x V x d = {new[0]['size']}, {options.dtype}", new, ["name", *list(new[0])[3:]])
+        title = f"loss, N x V x d = {new[0]['size']}, {options.dtype}"
+        print_now(report.as_table(title, new, ["name", *list(new[0])[3:]]))
         rows += new
     for arch in training_step.ARCHITECTURES if "training_step" in options.parts else ():
         new = _step_rows(arch, options.rounds, device)
-        report.print_table(f"training step, {arch}", new, ["name", *list(new[0])[3:]])
+        print_now(report.as_table(f"training step, {arch}", new, ["name", *list(new[0])[3:]]))
         rows += new
     where, path = report.machine(device), options.output / f"loss_{device.type}_{options.dtype}"
     report.write_csv(path.with_suffix(".csv"), [{**row, "dtype": options.dtype, **where} for row in rows])
-    print(f"\nwritten: {path}.csv")
+    print_now(f"\nwritten: {path}.csv")
     if "loss" in options.parts:
         report.write_plot(path.with_suffix(".png"), rows, ", ".join(f"{k} {v}" for k, v in where.items()))
-        print(f"written: {path}.png")
+        print_now(f"written: {path}.png")
 
 
 def _measure_language_models(options: argparse.Namespace, device: torch.device) -> None:
@@ -182,11 +183,11 @@ def _measure_language_models(options: argparse.Namespace, device: torch.device) 
         for name in options.language_models:
             new = _language_model_rows(name, options, device)
             title = f"language model, B x T x V: {new[0]['size']}, --threads {threads} --clock {options.clock}"
-            report.print_table(title, new, ["name", *list(new[0])[3:]])
+            print_now(report.as_table(title, new, ["name", *list(new[0])[3:]]))
             rows += [{**row, **where} for row in new]
     path = options.output / f"language_model_{device.type}_float32.csv"
     report.write_csv(path, rows)
-    print(f"\nwritten: {path}")
+    print_now(f"\nwritten: {path}")
 
 
 def _measure_preparation(options: argparse.Namespace) -> None:
@@ -217,10 +218,10 @@ def _measure_preparation(options: argparse.Namespace) -> None:
                 "workers": options.workers,
             }
         )
-    report.print_table("preparation of generated pairs, as wmt14", rows, list(rows[0])[1:-2])
+    print_now(report.as_table("preparation of generated pairs, as wmt14", rows, list(rows[0])[1:-2]))
     path = options.output / "preparation_cpu.csv"
     report.write_csv(path, [{**row, **report.machine(torch.device("cpu"))} for row in rows])
-    print(f"\nwritten: {path}")
+    print_now(f"\nwritten: {path}")
 
 
 def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.device]:

@@ -9,10 +9,35 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, NoReturn
+from typing import IO, Any, Callable, Iterator, Mapping, NoReturn
 
 from selfkd_fairseq.data.files import publish
 from selfkd_fairseq.one_line import in_one_line
+
+# As a shell reports a program that SIGPIPE ended, which is what becomes of a tool whose reader is gone.
+NO_READER = 141
+
+
+def print_now(text: str, stream: IO[str] | None = None, end: str = "\n") -> None:
+    """Print without delay. The program ends, with status 141 and not a word, if nobody reads it any more (``| head``).
+
+    Args:
+        text: what to print.
+        stream: stdout (None) or stderr.
+        end: printed after the text.
+
+    Raises:
+        OSError: it cannot be written for another reason, for example to a full disk.
+    """
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, end=end, flush=True)
+    except OSError as error:
+        # What is left in the buffer Python would try to write again, and complain of, at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(NO_READER)
+        raise
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -39,7 +64,16 @@ class OneLineParser(argparse.ArgumentParser):
         Args:
             message: what is wrong with the command line.
         """
-        self.exit(2, f"{self.prog}: error: {in_one_line(message)} (see {self.prog} --help)\n")
+        self.report(f"error: {message} (see {self.prog} --help)")
+        sys.exit(2)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print what --help shows.
+
+        Args:
+            file: where to; None: stdout.
+        """
+        print_now(self.format_help(), file, end="")
 
     def report(self, line: str) -> None:
         """Print a message for the user on stderr.
@@ -47,7 +81,7 @@ class OneLineParser(argparse.ArgumentParser):
         Args:
             line: the message; each run of line ends and other control characters in it becomes a space.
         """
-        print(f"{self.prog}: {in_one_line(line)}", file=sys.stderr, flush=True)
+        print_now(f"{self.prog}: {in_one_line(line)}", sys.stderr)
 
 
 def count(text: str) -> int:
@@ -123,12 +157,13 @@ def run_command(
         out_of_memory: message when the memory does not suffice.
 
     Returns:
-        The exit status: 0, 1 after an error, 130 after Ctrl-C. Each failure is one line on stderr.
+        The exit status: 0, 1 after an error, 130 after Ctrl-C. Each failure is one line on stderr. Where nobody reads
+        the result any more, the program ends: see :func:`print_now`.
     """
     try:
         with _quiet():
             result = work()
-        print(result)
+        print_now(str(result))
         return 0
     except KeyboardInterrupt:
         if interrupted:

@@ -36,7 +36,7 @@ that in the settings of the checkpoint. All runs must have been evaluated on the
 OUTPUT gets table.md, table.csv, comparison.json (all numbers, with command, commit, seed, versions, device and data
 checksums of each row) and plots: scores.png, curves.png, alpha.png, soft_target.png. It appears when it is whole; an
 earlier result of this command is replaced, any other folder refused. On stdout comes the table; messages go to stderr.
-exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C.
+exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C; 141 nobody reads the output.
 
 example:
   selfkd-compare multirun/multi30k/*/* --baseline label_smoothing --references raw/test.de --output results/multi30k"""

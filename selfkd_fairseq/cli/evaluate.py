@@ -50,7 +50,7 @@ what is written, each whole or not at all, the JSON last:
   RESULTS/evaluate-SPLIT.png     the reliability diagram
 
 On stdout comes a summary; messages and progress go to stderr.
-exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C.
+exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C; 141 nobody reads the output.
 
 example:
   selfkd-evaluate data-bin/multi30k.en-de/bin --path RUN/checkpoints/checkpoint_best.pt --results-path RUN/results"""

@@ -39,7 +39,7 @@ Words are looked up as the dictionary has them: lower-cased if the text was, 'ab
 
 DIR gets neighbours.md, neighbours.csv and neighbours.png (a heat map of the first 100 words and 30 neighbours), each
 whole or not at all; files of these names are replaced. On stdout comes the table; messages go to stderr.
-exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C.
+exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C; 141 nobody reads the output.
 
 examples:
   selfkd-neighbours checkpoints/self_kd/checkpoint_best.pt --data data-bin/multi30k.en-de/bin --output neighbours

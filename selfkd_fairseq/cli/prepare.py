@@ -66,7 +66,8 @@ of all text:
   refused. Where nobody has published the SHA-256 of a file, the one found is told, recorded, and checked from then on.
 
 On stdout comes one line, the path of DEST/bin; messages and progress go to stderr.
-exit status: 0 done, or nothing to do; 1 bad input or a failed step; 2 bad options; 130 Ctrl-C.
+exit status: 0 done, or nothing to do; 1 bad input or a failed step; 2 bad options; 130 Ctrl-C;
+             141 nobody reads the output.
 
 examples:
   selfkd-prepare multi30k --source en --target de --raw RAW --dest data-bin/multi30k.en-de

@@ -27,6 +27,8 @@ what is scored:
   An output of fairseq-generate (or of fairseq-interactive) is read whole and must be whole: every sentence from 0 on,
   once, with all its lines, and the line "Generate ... with beam=..." at the end where it has references (T- lines).
   Hypotheses are its D- lines. Both they and the T- lines are taken for tokens; with --detokenised, for plain text.
+  Whether the last sentences of the test set were left out it cannot tell: compare the number of sentences, which is
+  printed with the scores, or give the references.
 
   plain text       of tokens it is made by sacremoses' Moses detokeniser
   tokens           of plain text they are made as selfkd-prepare does: lower-cased, normalised, Moses-tokenised
@@ -34,8 +36,9 @@ what is scored:
                    else made of the plain text. Published detokenised scores take the untokenised references: give
                    --references. T- lines have <<unk>> for a word that is not in the dictionary.
 
-Files are UTF-8, one sentence a line; .gz is unpacked. On stdout comes the result alone; messages go to stderr.
-exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C.
+Files are UTF-8, one sentence a line; .gz is unpacked, a byte-order mark and the carriage returns of Windows are left
+out. On stdout comes the result alone; messages go to stderr.
+exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C; 141 nobody reads the output.
 
 examples:
   fairseq-generate DATA --path average.pt --remove-bpe --required-batch-size-multiple 1 > generate.txt
@@ -136,8 +139,8 @@ def _as_json(options: argparse.Namespace, sentences: int, scores: list[MetricSco
     return json.dumps(result, indent=2, ensure_ascii=False)
 
 
-def _as_text(options: argparse.Namespace, scores: list[MetricScore]) -> str:
-    lines = []
+def _as_text(options: argparse.Namespace, sentences: int, scores: list[MetricScore]) -> str:
+    lines = [f"sentences: {sentences}"]
     for form, title in FORMS.items():
         lines += [f"{title}:", *(s.as_text(options.width) for s in scores if s.form == form)]
     return "\n".join(lines)
@@ -158,8 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_options(parser, options)
 
     def work() -> str:
-        sentences, scores = score(options, parser.report)
-        return _as_json(options, sentences, scores) if options.format == "json" else _as_text(options, scores)
+        as_format = _as_json if options.format == "json" else _as_text
+        return as_format(options, *score(options, parser.report))
 
     return run_command(parser, work, ScoringError)
 

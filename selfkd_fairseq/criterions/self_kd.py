@@ -19,7 +19,8 @@ from ..core.alpha_schedule import alpha_at_update
 from ..core.reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
 from ..core.supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
-from .output_embedding import OutputEmbedding, can_give_features, features_instead_of_logits, find_output_embedding
+from .model_output import can_give_features, checked_logits, features_instead_of_logits
+from .output_embedding import OutputEmbedding, find_output_embedding
 from .support_state import SupportState
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
 
@@ -162,18 +163,18 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             (loss in nats, a scalar or (B * T,), sample size that fairseq divides by, logging outputs, all of them sums)
 
         Raises:
-            UnsupportedModelError: the model has no single output embedding matrix.
+            UnsupportedModelError: the model has no single output embedding matrix, or no logits that fit it.
         """
         embedding = find_output_embedding(model)
         self._warn_without_update_number(model)
         if reduce and self.implementation == "fused" and can_give_features(model):
             with features_instead_of_logits(model):
                 net_output = model(**sample["net_input"])
-            features, target = self._tokens(model, net_output, sample)
+            features, target = self._tokens(net_output[0], sample["target"])
             result = self._loss_from_features(embedding, features, target, model.training)
         else:
             net_output = model(**sample["net_input"])
-            logits, target = self._tokens(model, net_output, sample)
+            logits, target = self._logits(embedding, model, net_output, sample)
             result = self._loss_from_logits(embedding, logits, target, reduce, model.training)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
@@ -214,10 +215,10 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             (loss, nll_loss) in nats, each a scalar, the sum over tokens, or (B * T,) without ``reduce``.
 
         Raises:
-            UnsupportedModelError: the model has no single output embedding matrix.
+            UnsupportedModelError: the model has no single output embedding matrix, or no logits that fit it.
         """
         embedding = find_output_embedding(model)
-        logits, target = self._tokens(model, net_output, sample)
+        logits, target = self._logits(embedding, model, net_output, sample)
         result = self._loss_from_logits(embedding, logits, target, reduce, model.training)
         return (result.loss if model.training else result.ce_loss), result.nll_loss
 
@@ -229,9 +230,15 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             )
             self.support_state.set_num_updates(0)  # say it once
 
-    def _tokens(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
+    def _logits(
+        self, embedding: OutputEmbedding, model: Any, net_output: Any, sample: Dict[str, Any]
+    ) -> Tuple[Tensor, Tensor]:
+        """Logits (N', V) and targets (N',) of all positions that count."""
+        target = model.get_targets(sample, net_output)
+        return self._tokens(checked_logits(model, net_output, target != self.padding_idx, embedding), target)
+
+    def _tokens(self, outputs: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
         """Features or logits (N', d or V) and targets (N',) of all positions that count."""
-        outputs, target = net_output[0], model.get_targets(sample, net_output)
         if self.ignore_prefix_size > 0:
             outputs, target = outputs[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
         return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)

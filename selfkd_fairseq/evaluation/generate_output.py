@@ -37,6 +37,11 @@ class GenerateOutput(NamedTuple):
     """D- lines are not the words of H- lines: fairseq made other text of them (``--tokenizer``, sentencepiece)."""
 
 
+def _words(text: str) -> list[str]:
+    """The words of a line of the output, whether fairseq has put its subwords together or not."""
+    return f"{text} ".replace("@@ ", "").split()
+
+
 class _Records:
     """The lines of an output, sorted by kind and sentence."""
 
@@ -118,10 +123,13 @@ class _Records:
             raise ScoringError(f"{self.name} holds {len(found)} sentences of {self.translated[0]} translated")
 
     def decoded(self) -> bool:
-        """Whether a D- line is not one of the H- lines of its sentence, subwords of subword-nmt put together."""
+        """Whether a D- line is not one of the H- lines of its sentence, subwords of subword-nmt put together in both.
+
+        Either may have subwords still: the H- lines without ``--remove-bpe``, the D- lines without ``--bpe`` as well.
+        """
         for sentence, detokenised in self.scored["D"].items():
-            hypotheses = [f"{text} ".replace("@@ ", "").split() for _, text in self.scored["H"].get(sentence, ())]
-            if hypotheses and any(text.split() not in hypotheses for _, text in detokenised):
+            hypotheses = [_words(text) for _, text in self.scored["H"].get(sentence, ())]
+            if hypotheses and any(_words(text) not in hypotheses for _, text in detokenised):
                 return True
         return False
 

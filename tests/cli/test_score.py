@@ -78,14 +78,15 @@ def test_numbers_are_those_of_sacrebleus_command_line(texts, tmp_path, capsys, l
     from_files = ["--hypotheses", tokens, "--references", references, "--tokenised-references", token_references]
     assert len({run(capsys, *arguments, *options)[1] for arguments in ([generated], from_files)}) == 1
     plain = run(capsys, "--hypotheses", hypotheses, "--references", references, "--detokenised", *options)[1]
-    assert plain.splitlines()[:4] == run(capsys, generated, *options)[1].splitlines()[:4]
+    assert plain.splitlines()[:5] == run(capsys, generated, *options)[1].splitlines()[:5]
 
 
 def test_text_is_the_lines_of_sacrebleu(texts, tmp_path, capsys):
     status, out, err = run(capsys, write_output(tmp_path / "generate.txt", texts.hypotheses, texts.references))
     assert (status, err) == (0, "")
     starts = [
-        "detokenised text:", "BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:", "chrF2|nrefs:1|case:mixed|",
+        "sentences: 40", "detokenised text:",
+        "BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:", "chrF2|nrefs:1|case:mixed|",
         "TER|nrefs:1|case:lc|", "lower-cased tokens:", "BLEU|nrefs:1|case:lc|eff:no|tok:none|smooth:exp|version:",
     ]  # fmt: skip
     assert all(line.startswith(start) for line, start in zip(out.splitlines(), starts))
@@ -137,6 +138,26 @@ def test_plain_text_without_detokenised_is_pointed_out(tmp_path, capsys):
     assert (status, err.count("\n")) == (0, 1) and "note: the D- lines of" in err and "--detokenised" in err
     status, plain, err = run(capsys, generated, "--detokenised")
     assert (status, err) == (0, "") and plain != out
+
+
+@pytest.mark.parametrize("decoded", ["der hu@@ nd .", "der hund ."])
+def test_words_in_subwords_are_no_plain_text(tmp_path, capsys, decoded):
+    """Without fairseq's --remove-bpe the D- lines are the H- lines; with its --bpe they are the words of them."""
+    lines = ["T-0\tder hu@@ nd .", "H-0\t-1\tder hu@@ nd .", f"D-0\t-1\t{decoded}", "P-0\t-1"]
+    generated = write_lines(tmp_path / "generate.txt", [*lines, "Generate test with beam=5: BLEU4 = 100.00"])
+    status, out, err = run(capsys, generated, "--remove-bpe")
+    assert (status, err) == (0, "") and "chrF2" in out and " = 100.0\n" in out
+
+
+def test_number_of_sentences_tells_of_a_missing_end(texts, tmp_path, capsys):
+    """fairseq-fixed leaves the end of a last batch out, whose IDs may be the last: the output alone cannot tell."""
+    generated = write_output(tmp_path / "generate.txt", texts.hypotheses[:32], texts.references[:32])
+    status, out, _ = run(capsys, generated)
+    assert (status, out.splitlines()[0]) == (0, "sentences: 32")
+    assert json.loads(run(capsys, generated, "--format", "json")[1])["sentences"] == 32
+    references = write_lines(tmp_path / "references.txt", texts.plain_references)
+    status, out, err = run(capsys, generated, "--references", references)
+    assert (status, out) == (1, "") and "32 hypotheses, but 40 references" in err
 
 
 def failures(folder):

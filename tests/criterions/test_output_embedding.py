@@ -2,12 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfkd_fairseq.criterions.output_embedding import (
-    UnsupportedModelError,
-    can_give_features,
-    features_instead_of_logits,
-    find_output_embedding,
-)
+from selfkd_fairseq.criterions.output_embedding import UnsupportedModelError, find_output_embedding
 from tests.fairseq_setup import TINY_LSTM, TINY_LSTM_LM, TINY_TRANSFORMER, TINY_TRANSFORMER_LM, batches, build
 
 ANY_CRITERION = ["--criterion", "cross_entropy"]
@@ -83,7 +78,18 @@ def subclass_of_linear(decoder):
     decoder.output_projection.__class__ = Adapted
 
 
-@pytest.mark.parametrize("change", [replaced_on_the_object, subclass_of_linear])
+def product_replaced_on_the_object(decoder):
+    decoder.output_projection.forward = lambda features: features @ decoder.output_projection.weight.t() + 1.0
+
+
+def weight_made_before_each_product(decoder):
+    nn.utils.weight_norm(decoder.output_projection)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [replaced_on_the_object, subclass_of_linear, product_replaced_on_the_object, weight_made_before_each_product],
+)
 def test_an_output_layer_that_was_changed_on_the_object_is_refused(change, tiny_translation):
     setup = build(tiny_translation, *TINY_TRANSFORMER, *ANY_CRITERION)
     change(setup.model.decoder)
@@ -91,25 +97,16 @@ def test_an_output_layer_that_was_changed_on_the_object_is_refused(change, tiny_
         find_output_embedding(setup.model)
 
 
-def test_a_hook_on_the_projection_leaves_the_logits_to_the_model(tiny_translation):
-    setup = build(tiny_translation, *TINY_TRANSFORMER, *ANY_CRITERION)
-    assert can_give_features(setup.model)
-    setup.model.decoder.output_projection.register_forward_hook(lambda module, inputs, output: None)
-    assert find_output_embedding(setup.model).weight is setup.model.decoder.output_projection.weight
-    assert not can_give_features(setup.model)
+def test_a_shared_matrix_that_is_no_parameter_is_refused(tiny_translation):
+    class Halved(nn.Module):
+        def forward(self, weight):
+            return weight / 2
 
-
-def test_features_and_then_logits_again_also_after_an_error(tiny_translation):
-    setup = build(tiny_translation, *TINY_TRANSFORMER, *ANY_CRITERION)
-    net_input = batches(setup)[0]["net_input"]
-    with features_instead_of_logits(setup.model):
-        assert setup.model(**net_input)[0].size(-1) == 16
-    assert setup.model(**net_input)[0].size(-1) == 64
-    with pytest.raises(KeyError), features_instead_of_logits(setup.model):
-        raise KeyError("from the model")
-    assert "output_layer" not in vars(setup.model.decoder)
-    with pytest.raises(RuntimeError, match="called its output layer 0 times"), features_instead_of_logits(setup.model):
-        pass
+    flags = [*TINY_LSTM, "--share-decoder-input-output-embed"]
+    setup = build(tiny_translation, *flags, *ANY_CRITERION)
+    nn.utils.parametrize.register_parametrization(setup.model.decoder.embed_tokens, "weight", Halved())
+    with pytest.raises(UnsupportedModelError, match="LSTMDecoder is not known to be one matrix"):
+        find_output_embedding(setup.model)
 
 
 def test_a_model_can_offer_its_matrix_itself():
@@ -124,7 +121,6 @@ def test_a_model_can_offer_its_matrix_itself():
     model = nn.Module()
     model.decoder = Decoder()
     assert find_output_embedding(model).weight is model.decoder.matrix
-    assert not can_give_features(model)
 
 
 def test_a_model_without_a_decoder_is_refused():

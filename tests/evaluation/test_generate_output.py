@@ -57,7 +57,15 @@ def test_d_lines_win_over_h_lines():
 
 @pytest.mark.parametrize(
     ("words", "decoded", "expected"),
-    [("a b", "a b", False), ("a b@@ c@@", "a bc", False), ("a b@@ c .", "a bc.", True), ("\u2581a b", "ab", True)],
+    [
+        ("a b", "a b", False),
+        ("a b@@ c@@", "a bc", False),
+        ("a b@@ c@@", "a b@@ c@@", False),
+        ("\u2581a b", "\u2581a b", False),
+        ("a b@@ c .", "a bc.", True),
+        ("a b@@ c .", "a b@@ c.", True),
+        ("\u2581a b", "ab", True),
+    ],  # fmt: skip
 )
 def test_whether_fairseq_made_plain_text(words, decoded, expected):
     lines = ["S-0\tx", "H-0\t-1\tz", f"H-0\t-2\t{words}", f"D-0\t-2\t{decoded}", "D-0\t-1\tz"]

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from fairseq.models import ARCH_MODEL_REGISTRY
 from omegaconf import OmegaConf
 
-from selfkd_fairseq.criterions.output_embedding import can_give_features, find_output_embedding
+from selfkd_fairseq.criterions.model_output import can_give_features
+from selfkd_fairseq.criterions.output_embedding import find_output_embedding
 from selfkd_fairseq.models.awd_lstm_lm import AWDLSTMConfig, AWDLSTMDecoder, AWDLSTMLanguageModel
 from tests import definition
 from tests.fairseq_setup import build
