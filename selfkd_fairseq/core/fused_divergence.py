@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from .fused_full_targets import FullTargets
-from .geometry import effective_temperature
 from .options import SelfKDOptions
-from .soft_targets import entropy, make_shuffle, sparse_soft_targets
+from .soft_targets import effective_temperature, entropy, make_shuffle, sparse_soft_targets
 from .supports import SUPPORTS, Choice, make_support
 
 __all__ = ["Chunk", "Divergence", "DivergenceInputs", "make_divergence"]
@@ -119,13 +118,9 @@ class _SparseDivergence(Divergence):
                 neighbours=inputs.neighbours, generator=inputs.generator,
             )  # fmt: skip
             self.words = words_of(choice)
-        self.temperature = self.shuffle = None
-        if options.reads_embedding:
-            self.temperature = effective_temperature(
-                inputs.embedding, options.similarity, options.temperature, options.temperature_scale
-            )
-        if options.control.startswith("shuffled"):
-            self.shuffle = make_shuffle(inputs.embedding.size(0), inputs.excluded, inputs.embedding.device)
+        embedding = inputs.embedding
+        self.temperature = effective_temperature(embedding, options) if options.reads_embedding else None
+        self.shuffle = make_shuffle(options, embedding.size(0), inputs.excluded, embedding.device)
 
     def add(self, chunk: Chunk, wants_gradient: bool) -> None:
         inputs, temperature = self.inputs, self.student_temperature

@@ -11,9 +11,9 @@ from typing import NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .geometry import SIMILARITIES, Products, effective_temperature
+from .geometry import SIMILARITIES, Products
 from .options import SelfKDOptions
-from .soft_targets import make_shuffle
+from .soft_targets import effective_temperature, make_shuffle
 
 __all__ = ["FullChunk", "FullTargets"]
 
@@ -57,12 +57,8 @@ class FullTargets:
         self.products: Optional[Products] = None
         if options.reads_embedding:
             self.products = self.similarity.measure.products(embedding, dtype)
-            self.temperature = effective_temperature(
-                embedding, options.similarity, options.temperature, options.temperature_scale
-            ).to(dtype)
-        self.shuffle = None
-        if options.control.startswith("shuffled"):
-            self.shuffle = make_shuffle(embedding.size(0), excluded, device)
+            self.temperature = effective_temperature(embedding, options).to(dtype)
+        self.shuffle = make_shuffle(options, embedding.size(0), excluded, device)
         self.buffers = tuple(torch.empty(chunk_size, embedding.size(0), dtype=dtype, device=device) for _ in range(2))
 
     def chunk(self, target: Tensor, teacher_logits: Optional[Tensor]) -> FullChunk:

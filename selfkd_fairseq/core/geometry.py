@@ -1,4 +1,4 @@
-"""The geometry of the output embedding matrix W (V, d): measures of two rows, similarities, and the unit of tau.
+"""The geometry of the output embedding matrix W (V, d): measures of two rows, similarities, and the unit of distance.
 
     D_tk  = || w_t - w_k ||_2                                         distance
     C_tk  = cos(w_t - w, w_k - w), w the mean row; C_tt = 1           cosine
@@ -24,7 +24,6 @@ __all__ = [
     "Products",
     "Similarity",
     "centred",
-    "effective_temperature",
     "rms_distance",
 ]
 
@@ -210,26 +209,3 @@ SIMILARITIES: Dict[str, Similarity] = {
     "gaussian": Similarity(_Distance(), _gaussian),
     "cosine": Similarity(_Cosine(), _cosine),
 }
-
-
-def effective_temperature(weight: Tensor, similarity: str, temperature: float, temperature_scale: str) -> Tensor:
-    """The temperature tau' of the soft targets, in units of the measure.
-
-    It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN, and
-    within the range of the dtype.
-
-    Args:
-        weight: (V, d), any float dtype; no gradient flows.
-        similarity: a name in :data:`SIMILARITIES`.
-        temperature: tau, above 0.
-        temperature_scale: ``relative`` or ``absolute``.
-
-    Returns:
-        () float32 (float64 for a float64 ``weight``).
-    """
-    dtype = at_least_float32(weight.dtype)
-    limits = torch.finfo(dtype)
-    temperature = min(max(temperature, limits.tiny), limits.max)
-    if temperature_scale == "absolute" or not SIMILARITIES[similarity].measure.has_unit:
-        return torch.full((), temperature, dtype=dtype, device=weight.device)
-    return (temperature * rms_distance(weight)).clamp(limits.tiny, limits.max)

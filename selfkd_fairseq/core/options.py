@@ -19,11 +19,11 @@ class SelfKDOptions(NamedTuple):
     Attributes:
         support: which words share probability with the target, one of :data:`~.supports.SUPPORTS`.
         support_size: n, the number of words in the support beside the target, in [1, V); ``full`` does not read it.
-        similarity: of two rows of W, one of :data:`~.geometry.SIMILARITIES`.
         temperature: tau, above 0 and finite; larger means flatter.
         temperature_scale: unit of tau: ``relative`` (the root mean square distance of two rows of W) or ``absolute``
             (plain distance); ``cosine``, which has no unit, does not read it.
         min_target_prob: m, the floor of the target's own probability, in [0, 1].
+        similarity: of two rows of W, one of :data:`~.geometry.SIMILARITIES`.
         teacher: ``embedding`` (the matrix W alone), or ``self`` (the model's own distribution in a pass without
             dropout).
         embedding_weight: lambda, what the matrix adds to the teacher ``self``, at least 0 and finite; 0: nothing. The
@@ -38,10 +38,10 @@ class SelfKDOptions(NamedTuple):
 
     support: str = "predicted"
     support_size: int = 1
-    similarity: str = "distance"
     temperature: float = 1.0
     temperature_scale: str = "relative"
     min_target_prob: float = 0.5
+    similarity: str = "distance"
     teacher: str = "embedding"
     embedding_weight: float = 1.0
     student_temperature: float = 1.0

@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from .arguments import at_least_float32
-from .geometry import SIMILARITIES, effective_temperature
+from .geometry import SIMILARITIES, rms_distance
 from .options import SelfKDOptions
 from .supports import SUPPORTS, Choice, Support, make_support
 
 __all__ = [
     "SoftTargets",
     "Shuffle",
+    "effective_temperature",
     "entropy",
     "make_shuffle",
     "probabilities",
@@ -113,18 +114,44 @@ def _permutation(vocabulary_size: int, excluded: Tuple[int, ...]) -> Shuffle:
     return Shuffle(forth, forth.argsort())
 
 
-def make_shuffle(vocabulary_size: int, excluded: Sequence[int], device: torch.device) -> Shuffle:
+def make_shuffle(
+    options: SelfKDOptions, vocabulary_size: int, excluded: Sequence[int], device: torch.device
+) -> Optional[Shuffle]:
     """The permutation of the controls ``shuffled`` and ``shuffled_rows``: always the same for a vocabulary.
 
     Args:
+        options: assumed checked.
         vocabulary_size: V.
         excluded: word ids in [0, V) that stay where they are.
         device: of the result.
 
     Returns:
-        :class:`Shuffle`.
+        :class:`Shuffle`, or None with another control.
     """
+    if not options.control.startswith("shuffled"):
+        return None
     return Shuffle(*(words.to(device) for words in _permutation(vocabulary_size, tuple(excluded))))
+
+
+def effective_temperature(weight: Tensor, options: SelfKDOptions) -> Tensor:
+    """The temperature tau' of the soft targets, in units of the measure of their similarity.
+
+    It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN, and
+    within the range of the dtype.
+
+    Args:
+        weight: (V, d), any float dtype; no gradient flows.
+        options: tau, its scale and the similarity; assumed checked.
+
+    Returns:
+        () float32 (float64 for a float64 ``weight``).
+    """
+    dtype = at_least_float32(weight.dtype)
+    limits = torch.finfo(dtype)
+    temperature = min(max(options.temperature, limits.tiny), limits.max)
+    if options.temperature_scale == "absolute" or not SIMILARITIES[options.similarity].measure.has_unit:
+        return torch.full((), temperature, dtype=dtype, device=weight.device)
+    return (temperature * rms_distance(weight)).clamp(limits.tiny, limits.max)
 
 
 def probabilities(scores: Tensor, valid: Tensor, min_target_prob: float) -> Tensor:
@@ -189,7 +216,7 @@ def sparse_soft_targets(
         weight: (V, d), the output embedding matrix; float16, bfloat16, float32 or float64.
         support: see :class:`Support`.
         options: assumed checked.
-        temperature: (), tau', above 0, of :func:`.geometry.effective_temperature`; None where W is not read.
+        temperature: (), tau', above 0, of :func:`effective_temperature`; None where W is not read.
         teacher_scores: (N, K) z0 of the words of the support, for the teacher ``self``, else None.
         shuffle: for the controls that shuffle, else None.
 
@@ -199,7 +226,7 @@ def sparse_soft_targets(
     indices, valid = support
     measures = None
     if options.reads_embedding:
-        of = indices if shuffle is None or options.control != "shuffled_rows" else shuffle.words(indices)
+        of = shuffle.words(indices) if shuffle is not None and options.control == "shuffled_rows" else indices
         measures = SIMILARITIES[options.similarity].measure.of_support(weight, of)
     scores = _scores(options, measures, temperature, teacher_scores)
     if scores is None:
@@ -274,11 +301,9 @@ def soft_targets(
     """
     if options.needs_teacher_pass and teacher_scores is None:
         raise ValueError("the teacher self needs the logits of a pass without dropout")
-    temperature = teacher = shuffle = None
-    if options.reads_embedding:
-        temperature = effective_temperature(weight, options.similarity, options.temperature, options.temperature_scale)
-    if options.control.startswith("shuffled"):
-        shuffle = make_shuffle(weight.size(0), excluded, weight.device)
+    temperature = effective_temperature(weight, options) if options.reads_embedding else None
+    shuffle = make_shuffle(options, weight.size(0), excluded, weight.device)
+    teacher = None
     if options.needs_teacher_pass and teacher_scores is not None:
         teacher = teacher_scores.detach().to(at_least_float32(teacher_scores.dtype))
     words_of = SUPPORTS[options.support]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.supports import SoftTargetOptions
+from ..core.options import SelfKDOptions
 from ..criterions.output_embedding import UnsupportedModelError, find_output_embedding
 from .damage import one_message
 from .errors import EvaluationError
@@ -30,7 +30,7 @@ class TrainedEmbedding(NamedTuple):
     weight: Tensor
     dictionary: Any
     dictionary_file: Path
-    trained_with: SoftTargetOptions | None
+    trained_with: SelfKDOptions | None
 
 
 def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
@@ -63,9 +63,14 @@ def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
     )
 
 
-def _soft_targets_of(criterion: Any) -> SoftTargetOptions | None:
+def _soft_targets_of(criterion: Any) -> SelfKDOptions | None:
     if getattr(criterion, "_name", None) != "self_kd":
         return None
-    options = SoftTargetOptions(**{name: getattr(criterion, f"skd_{name}") for name in SoftTargetOptions._fields})
+    # Checkpoints of before these options were trained with what their names say here.
+    older = {"similarity": "distance", "teacher": "embedding", "embedding_weight": 1.0, "student_temperature": 1.0}
+    older.update(normalise="vocabulary", control="none")
+    options = SelfKDOptions(
+        **{name: getattr(criterion, f"skd_{name}", older.get(name)) for name in SelfKDOptions._fields}
+    )
     options.check()
     return options
