@@ -71,26 +71,35 @@ class FullTargets:
         Returns:
             :class:`FullChunk`; its ``probs`` are good until the next call.
         """
+        if teacher_logits is not None:
+            teacher_logits.div_(self.options.student_temperature)
+        if teacher_logits is not None and self.products is None:
+            return self._of_tokens(teacher_logits, target, teacher_logits.new_zeros(()), self._num_pairs(target))
         words, inverse, counts = target.unique_consecutive(return_inverse=True, return_counts=True)
         rows, measure = self._rows(words)
-        measure = counts.to(measure.dtype).dot(measure)
-        num_pairs = torch.zeros((), dtype=torch.long, device=target.device)
-        if self.products is not None:
-            # Every word but the target and the excluded ones; a target that is itself excluded takes nothing away.
-            target_is_excluded = (target.unsqueeze(1) == self.excluded_ids).any(dim=1)
-            others = rows.size(1) - 1 - self.excluded_ids.numel()
-            num_pairs = others * target.numel() + target_is_excluded.sum()
-        if teacher_logits is None:
-            probs, target_prob, entropy = self._distribution(rows, words, self.buffers[1][: words.numel()])
-            weights = counts.to(probs.dtype)
-            probs = torch.index_select(probs, 0, inverse, out=self.buffers[0][: target.numel()])
-            return FullChunk(probs, weights.dot(target_prob), weights.dot(entropy), measure, num_pairs)
-        scores = teacher_logits.div_(self.options.student_temperature)
-        if self.products is not None:
-            of_token = torch.index_select(rows, 0, inverse, out=self.buffers[1][: target.numel()])
-            scores.add_(of_token, alpha=self.options.embedding_weight)
+        weights = counts.to(rows.dtype)
+        measure, num_pairs = weights.dot(measure), self._num_pairs(target)
+        if teacher_logits is not None:
+            of_tokens = torch.index_select(rows, 0, inverse, out=self.buffers[1][: target.numel()])
+            scores = teacher_logits.add_(of_tokens, alpha=self.options.embedding_weight)
+            return self._of_tokens(scores, target, measure, num_pairs)
+        probs, target_prob, entropy = self._distribution(rows, words, self.buffers[1][: words.numel()])
+        probs = torch.index_select(probs, 0, inverse, out=self.buffers[0][: target.numel()])
+        return FullChunk(probs, weights.dot(target_prob), weights.dot(entropy), measure, num_pairs)
+
+    def _of_tokens(self, scores: Tensor, target: Tensor, measure: Tensor, num_pairs: Tensor) -> FullChunk:
+        """q from the scores (C, V) of each token, which are overwritten."""
         probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()])
         return FullChunk(probs, target_prob.sum(), entropy.sum(), measure, num_pairs)
+
+    def _num_pairs(self, target: Tensor) -> Tensor:
+        """Pairs of a target and another word of its support; 0 where W is not read."""
+        if self.products is None:
+            return torch.zeros((), dtype=torch.long, device=target.device)
+        # Every word but the target and the excluded ones; a target that is itself excluded takes nothing away.
+        target_is_excluded = (target.unsqueeze(1) == self.excluded_ids).any(dim=1)
+        others = self.products.rows.size(0) - 1 - self.excluded_ids.numel()
+        return others * target.numel() + target_is_excluded.sum()
 
     def _rows(self, words: Tensor) -> Tuple[Tensor, Tensor]:
         """Scores by W of U words, (U, V) in the first buffer, and the sum of the measures of each (U,)."""
@@ -105,7 +114,7 @@ class FullTargets:
         return self.similarity.score(measures.scatter_(1, column, of_itself), self.temperature), measure
 
     def _distribution(self, scores: Tensor, words: Tensor, out: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Q of rows of scores (R, V) and their targets (R,): q in ``out``, q of the targets and entropies (R,)."""
+        """The q of rows of scores (R, V) and their targets (R,): q in ``out``, q of the targets and entropies (R,)."""
         column, floor = words.unsqueeze(1), self.options.min_target_prob
         target_score = scores.gather(1, column)
         scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, target_score)
@@ -118,14 +127,15 @@ class FullTargets:
         log_target_prob = target_score - best.values + log_of_best
         negentropy_of_all = torch.bmm(out.unsqueeze(1), scores.unsqueeze(2)).squeeze(2) + log_of_best
         negentropy_of_others = negentropy_of_all - target_prob * log_target_prob
-        below_floor = target_prob < floor
-        rest = 1.0 - target_prob
-        scale = torch.where(below_floor, (1.0 - floor) / rest, torch.ones_like(target_prob))
-        target_prob = torch.where(below_floor, torch.full_like(target_prob, floor), target_prob)
-        out.mul_(scale).scatter_(1, column, target_prob)
-        # q log q of the others, all scaled alike: scale (p log p + p log scale)
-        negentropy = scale * negentropy_of_others + torch.special.xlogy(scale * rest, scale)
-        entropy = torch.special.entr(target_prob) - negentropy
+        entropy = torch.special.entr(target_prob) - negentropy_of_others
+        if floor > 0:
+            below_floor, rest = target_prob < floor, 1.0 - target_prob
+            scale = torch.where(below_floor, (1.0 - floor) / rest, torch.ones_like(target_prob))
+            target_prob = torch.where(below_floor, torch.full_like(target_prob, floor), target_prob)
+            out.mul_(scale).scatter_(1, column, target_prob)
+            # q log q of the others, all scaled alike: scale (p log p + p log scale)
+            negentropy_of_others = scale * negentropy_of_others + torch.special.xlogy(scale * rest, scale)
+            entropy = torch.special.entr(target_prob) - negentropy_of_others
         if self.shuffle is not None and self.options.control == "shuffled":
             out.copy_(self.shuffle.columns(out, words))
         return out, target_prob.squeeze(1), entropy.squeeze(1)
