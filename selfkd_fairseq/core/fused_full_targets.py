@@ -88,7 +88,7 @@ class FullTargets:
         return FullChunk(probs, weights.dot(target_prob), weights.dot(entropy), measure, num_pairs)
 
     def _of_tokens(self, scores: Tensor, target: Tensor, measure: Tensor, num_pairs: Tensor) -> FullChunk:
-        """q from the scores (C, V) of each token, which are overwritten."""
+        """Q from the scores (C, V) of each token, which are overwritten."""
         probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()])
         return FullChunk(probs, target_prob.sum(), entropy.sum(), measure, num_pairs)
 
