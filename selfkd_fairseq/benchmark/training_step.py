@@ -19,7 +19,8 @@ CRITERIONS = {
     "label_smoothed_cross_entropy": ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"],
     **{
         f"self_kd {name}": [
-            "--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "0", *flags,
+            "--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "0",
+            *flags,
         ]
         for name, flags in (
             ("predicted", ["--skd-support", "predicted"]),

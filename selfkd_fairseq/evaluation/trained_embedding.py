@@ -66,11 +66,9 @@ def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
 def _soft_targets_of(criterion: Any) -> SelfKDOptions | None:
     if getattr(criterion, "_name", None) != "self_kd":
         return None
-    # Checkpoints of before these options were trained with what their names say here.
-    older = {"similarity": "distance", "teacher": "embedding", "embedding_weight": 1.0, "student_temperature": 1.0}
-    older.update(normalise="vocabulary", control="none")
-    options = SelfKDOptions(
-        **{name: getattr(criterion, f"skd_{name}", older.get(name)) for name in SelfKDOptions._fields}
-    )
+    # Where an older checkpoint does not name an option, it was trained with what that option now calls this.
+    older = SelfKDOptions(similarity="distance", teacher="embedding", normalise="vocabulary", control="none")
+    names = SelfKDOptions._fields
+    options = SelfKDOptions(*(getattr(criterion, f"skd_{name}", getattr(older, name)) for name in names))
     options.check()
     return options
