@@ -2,10 +2,10 @@
 
     python -m examples.synonyms.search ROWS RESULTS [--seeds 1 2 3] [--jobs 2] [--work DIR] [--table]
 
-ROWS holds a form a line: its name, a tab, and the flags of self_kd (``cross_entropy`` and ``label_smoothing`` are rows
+ROWS holds a form a line: its name, a tab, the flags of self_kd (``cross_entropy`` and ``label_smoothing`` are rows
 without flags). RESULTS is a CSV that grows by a line for each row and seed; what stands there already is not run again,
-so the same command goes on where it was cut off. ``--table`` runs nothing and prints the results as Markdown: means over
-the seeds, and in how many of them a form is better than cross-entropy. Each run is that of the demo:
+so the same command goes on where it was cut off. ``--table`` runs nothing and prints the results as Markdown: means
+over the seeds, and in how many of them a form is better than cross-entropy. Each run is that of the demo:
 
     bash scripts/demo.sh --systems self_kd --seed SEED --self-kd-flags 'FLAGS'
 """
