@@ -21,7 +21,7 @@ for flag in "$@"; do
     if [ "$flag" = --cpu ]; then cpu=(--cpu); fi
 done
 
-while IFS=$'\t' read -r name model flags; do
+while IFS=$'\t' read -r -u 3 name model flags; do
     case $name in '' | \#*) continue ;; esac
     if [ -n "${NAMES:-}" ] && ! [[ " $NAMES " == *" $name "* ]]; then continue; fi
     run=$runs/$name/1
@@ -33,4 +33,4 @@ while IFS=$'\t' read -r name model flags; do
     python -m selfkd_fairseq.cli.evaluate "$data" --path "$run/checkpoints/checkpoint_best.pt" --gen-subset valid \
         --results-path "$run/results.unfinished" ${cpu[@]+"${cpu[@]}"}
     mv "$run/results.unfinished" "$run/results"
-done < "${ROWS:-$here/search.tsv}"
+done 3< "${ROWS:-$here/search.tsv}"

@@ -33,7 +33,7 @@ validate() {
     mv "$2.unfinished" "$2"
 }
 
-while IFS=$'\t' read -r name flags; do
+while IFS=$'\t' read -r -u 3 name flags; do
     case $name in '' | \#*) continue ;; esac
     if [ -n "${NAMES:-}" ] && ! [[ " $NAMES " == *" $name "* ]]; then continue; fi
     run=$runs/$name/1
@@ -46,4 +46,4 @@ while IFS=$'\t' read -r name flags; do
     rm -rf "$run/best"
     validate "$run/checkpoints/checkpoint_best.pt" "$run/best"
     validate "$run/checkpoints/average.pt" "$run/results" translate
-done < "${ROWS:-$here/search.tsv}"
+done 3< "${ROWS:-$here/search.tsv}"
