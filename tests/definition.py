@@ -145,17 +145,19 @@ def reads_space(options):
 
 
 def permuted(token, vocabulary):
-    """pi_t as a list: pi on the words beside t, but for the word that pi sends to t, which goes where pi sends t."""
-    pi, t = [int(k) for k in token.permutation], token.target
-    assert sorted(pi) == list(range(vocabulary)), "no permutation"
+    """pi_t (V,): pi on the words beside t, but for the word that pi sends to t, which goes where pi sends t."""
+    pi, t = np.array(token.permutation), token.target
+    assert np.array_equal(np.sort(pi), np.arange(vocabulary)), "no permutation"
     assert all(pi[k] == k for k in token.excluded), "the excluded words have to stay"
-    return [t if k == t else pi[t] if pi[k] == t else pi[k] for k in range(vocabulary)]
+    pi_t = np.where(pi == t, pi[t], pi)
+    pi_t[t] = t
+    return pi_t
 
 
 def seen_words(token, options, vocabulary):
     """For each word the word whose row of the matrix it is judged by."""
     rows_are_shuffled = options.control == "shuffled_rows" and reads_space(options)
-    return permuted(token, vocabulary) if rows_are_shuffled else list(range(vocabulary))
+    return permuted(token, vocabulary) if rows_are_shuffled else np.arange(vocabulary)
 
 
 def scores_of(token, space, options):
@@ -227,11 +229,12 @@ def entropy(q):
 
 
 class Losses(NamedTuple):
-    """Sums over the tokens that are not padding, in nats; the gradient of L (N, V); and what is logged beside."""
+    """Sums over the tokens that are not padding, in nats; the gradient of L (N, V); what is logged beside; their q."""
 
     sums: list  # L, L_CE, nll, L_SKD
     gradient: np.ndarray
     statistics: dict
+    rows: list  # of soft targets
 
 
 def losses(
@@ -247,7 +250,7 @@ def losses(
     logits = np.asarray(logits, dtype=np.float64)
     vocabulary = logits.shape[1]
     gradient = np.zeros_like(logits)
-    sums = np.zeros(4)
+    sums, rows = np.zeros(4), []
     statistics = dict(ntokens=0, n_correct=0, target_prob=0.0, entropy=0.0, measure=0.0, num_pairs=0)
     temperature = options.student_temperature
     for i, target in enumerate(int(t) for t in targets):
@@ -257,7 +260,8 @@ def losses(
             target, logits[i], None if teacher_logits is None else teacher_logits[i],
             frozenset({*excluded, pad} - {None}), None if drawn is None else drawn[i], permutation,
         )  # fmt: skip
-        q, support, measures = row_of(token, space, options)
+        rows.append(row_of(token, space, options))
+        q, support, measures = rows[-1]
         lprobs = log_softmax(logits[i])
         # fairseq's label smoothing: 1 - eps on the target, eps / (V - 1) on every other word.
         smoothed = np.full(vocabulary, label_smoothing / (vocabulary - 1))
@@ -277,4 +281,4 @@ def losses(
         statistics["entropy"] += entropy(q)
         statistics["measure"] += float(measures.sum())
         statistics["num_pairs"] += len(measures)
-    return Losses(list(sums), gradient, statistics)
+    return Losses(list(sums), gradient, statistics, rows)
