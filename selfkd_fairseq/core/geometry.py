@@ -197,7 +197,7 @@ def _distance(distances: Tensor, temperature: Tensor) -> Tensor:
 
 
 def _gaussian(distances: Tensor, temperature: Tensor) -> Tensor:
-    return distances.div_(temperature).pow_(2).mul_(-0.5)
+    return distances.div_(temperature).clamp_max_(1e9).pow_(2).mul_(-0.5)  # finite: q of such a word is 0 anyway
 
 
 def _cosine(cosines: Tensor, temperature: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ class SelfKDOptions(NamedTuple):
         similarity: of two rows of W, one of :data:`~.geometry.SIMILARITIES`.
         teacher: ``embedding`` (the matrix W alone), or ``self`` (the model's own distribution in a pass without
             dropout).
-        embedding_weight: lambda, what the matrix adds to the teacher ``self``, at least 0 and finite; 0: nothing. The
-            teacher ``embedding`` does not read it.
+        embedding_weight: lambda, what the matrix adds to the teacher ``self``, in [0, 1000]; 0: nothing. The teacher
+            ``embedding`` does not read it.
         student_temperature: T, which divides the logits of the model where they are compared with the soft targets,
-            those of the teacher ``self`` too; above 0 and finite.
+            those of the teacher ``self`` too; in [0.001, 1000].
         normalise: ``vocabulary`` (the model's distribution over all words is compared) or ``support`` (its distribution
             over the words of the support alone).
         control: ``none``, or what takes the knowledge out and leaves the rest: ``uniform``, ``shuffled`` or
@@ -81,14 +81,14 @@ class SelfKDOptions(NamedTuple):
             raise ValueError(
                 f"support_size must be less than the vocabulary size {vocabulary_size}, got {self.support_size}"
             )
-        for option in ("temperature", "student_temperature"):
-            value = getattr(self, option)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{option} must be above 0 and finite, got {value}")
-        if not (self.embedding_weight >= 0 and math.isfinite(self.embedding_weight)):
-            raise ValueError(f"embedding_weight must be at least 0 and finite, got {self.embedding_weight}")
-        if not 0.0 <= self.min_target_prob <= 1.0:
-            raise ValueError(f"min_target_prob must be in [0, 1], got {self.min_target_prob}")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
+        # So that the square of T, and lambda times a score, are within the range of float32.
+        for option, low, high in (
+            ("min_target_prob", 0, 1), ("embedding_weight", 0, 1000), ("student_temperature", 0.001, 1000),
+        ):  # fmt: skip
+            if not low <= getattr(self, option) <= high:
+                raise ValueError(f"{option} must be in [{low}, {high}], got {getattr(self, option)}")
         self._check_together()
 
     def _check_together(self) -> None:

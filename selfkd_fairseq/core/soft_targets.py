@@ -136,8 +136,8 @@ def make_shuffle(
 def effective_temperature(weight: Tensor, options: SelfKDOptions) -> Tensor:
     """The temperature tau' of the soft targets, in units of the measure of their similarity.
 
-    It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN, and
-    within the range of the dtype.
+    It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN, and so
+    that distances divided by it are within the range of the dtype.
 
     Args:
         weight: (V, d), any float dtype; no gradient flows.
@@ -147,11 +147,11 @@ def effective_temperature(weight: Tensor, options: SelfKDOptions) -> Tensor:
         () float32 (float64 for a float64 ``weight``).
     """
     dtype = at_least_float32(weight.dtype)
-    limits = torch.finfo(dtype)
-    temperature = min(max(options.temperature, limits.tiny), limits.max)
+    least, most = math.sqrt(torch.finfo(dtype).tiny), torch.finfo(dtype).max
+    temperature = min(max(options.temperature, least), most)
     if options.temperature_scale == "absolute" or not SIMILARITIES[options.similarity].measure.has_unit:
         return torch.full((), temperature, dtype=dtype, device=weight.device)
-    return (temperature * rms_distance(weight)).clamp(limits.tiny, limits.max)
+    return (temperature * rms_distance(weight)).clamp(least, most)
 
 
 def probabilities(scores: Tensor, valid: Tensor, min_target_prob: float) -> Tensor:

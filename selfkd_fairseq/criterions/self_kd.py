@@ -80,11 +80,11 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
     )
     skd_embedding_weight: float = field(
         default=1.0,
-        metadata={"help": "teacher self: weight of the embedding space beside the model's distribution, at least 0"},
+        metadata={"help": "teacher self: weight of the embedding space beside the model's distribution, in [0, 1000]"},
     )
     skd_student_temperature: float = field(
         default=1.0,
-        metadata={"help": "temperature of the model where it is compared with the soft targets, above 0"},
+        metadata={"help": "temperature of the model where it is compared with the soft targets, in [0.001, 1000]"},
     )
     skd_normalise: str = field(
         default="vocabulary",

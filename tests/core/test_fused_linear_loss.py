@@ -304,6 +304,23 @@ def test_nan_and_infinity_are_not_hidden(form, implementation, name, value):
         assert math.isfinite(values[0].item())
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_temperature_that_is_allowed_gives_a_finite_loss(form, dtype):
+    """In units of a temperature near 0 distances would be infinite, and q log q of such a word NaN."""
+    tensors = batch(dtype=dtype, bias=True)
+    tensors["weight"] *= 10
+    softened = FORMS[form].get("support") == "full" or FORMS[form].get("normalise") == "support"
+    for temperature in (1e-300, 1e-20, 1e-3, 1e300):
+        for student_temperature in (1e-3, 1e3) if softened else (1.0,):
+            extremes = {"temperature": temperature, "student_temperature": student_temperature}
+            for weight in (1e-3, 1e3) if reads_teacher(FORMS[form]) and "alone" not in form else (0.0,):
+                arguments = {**FORMS[form], **extremes, "embedding_weight": weight, "alpha": 0.4}
+                for implementation in IMPLEMENTATIONS:
+                    values, grads = run(tensors, implementation, **arguments)
+                    assert all(torch.isfinite(value) for value in [*values, *(g.abs().max() for g in grads.values())])
+
+
 def test_a_second_backward_adds_the_same_again():
     tensors = batch()
     features = tensors["features"].requires_grad_()
