@@ -48,10 +48,10 @@ class TestResult:
         text = write_corpus(tmp_path / "raw")
         prepare(tmp_path / "raw", dest, lowercase=lowercase)
         for language in ("en", "de"):
-            normalizer, tokenizer = MosesPunctNormalizer(language), MosesTokenizer(language)
+            normalizer, tokenizer = MosesPunctNormalizer(language, perl_parity=True), MosesTokenizer(language)
             for split in STEMS:
                 lines = [line.lower() if lowercase else line for line in text[split][language]]
-                expected = [tokenizer.tokenize(normalizer.normalize(line), return_str=True) for line in lines]
+                expected = [tokenizer.tokenize(normalizer.normalize(line + "\n"), return_str=True) for line in lines]
                 assert read(dest / "tok" / f"{split}.{language}") == expected
 
     @pytest.mark.parametrize("threshold", [0, 25])
