@@ -96,7 +96,6 @@ class Dataset(ABC, Generic[S]):
     Attributes:
         settings_type: the settings of this kind.
         tools: packages that decide the output; for each the names that it may be installed under.
-        reserved_words: words that no raw text may have.
         steps: what makes everything in the destination, in order; each passes over what is there already.
     """
 
@@ -106,7 +105,6 @@ class Dataset(ABC, Generic[S]):
 
     settings_type: ClassVar[type]
     tools: ClassVar[tuple[tuple[str, ...], ...]]
-    reserved_words: ClassVar[tuple[str, ...]] = ()
     steps: ClassVar[tuple[Callable[[Work[Any]], None], ...]]
 
     @property
@@ -191,6 +189,19 @@ class Dataset(ABC, Generic[S]):
         Raises:
             PreparationError: files are missing; the message names all of them.
         """
+
+    def reserved_word(self, settings: S, name: str, sentence: str) -> str | None:
+        """Find a word of a raw sentence that would become one of fairseq's own, such as ``</s>``.
+
+        Args:
+            settings: what the user asked for.
+            name: of the text, as :meth:`find` gives it.
+            sentence: out of that text.
+
+        Returns:
+            What to call it in a message; None if there is none.
+        """
+        return None
 
     def check_texts(self, texts: Mapping[str, InspectedText], report: Report) -> None:  # noqa: B027 (as above)
         """Refuse raw texts that do not go together; warn of odd ones.
