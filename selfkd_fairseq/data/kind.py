@@ -13,8 +13,6 @@ from .errors import PreparationError, UsageError
 from .raw_text import InspectedText, Text, read_again
 
 SPLITS = ("train", "valid", "test")
-# fairseq's package under either of its names, as one entry of Dataset.tools.
-FAIRSEQ = ("fairseq-fixed", "fairseq")
 
 Report = Callable[[str], None]
 
@@ -95,7 +93,7 @@ class Dataset(ABC, Generic[S]):
 
     Attributes:
         settings_type: the settings of this kind.
-        tools: packages that decide the output; for each the names that it may be installed under.
+        tools: packages that decide the output besides fairseq.
         steps: what makes everything in the destination, in order; each passes over what is there already.
     """
 
@@ -104,7 +102,7 @@ class Dataset(ABC, Generic[S]):
     sha256: Mapping[str, str | None]
 
     settings_type: ClassVar[type]
-    tools: ClassVar[tuple[tuple[str, ...], ...]]
+    tools: ClassVar[tuple[str, ...]]
     steps: ClassVar[tuple[Callable[[Work[Any]], None], ...]]
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from ..binarisation import dictionary_types, read_binary
-from ..kind import FAIRSEQ, SPLITS, Dataset, Report, Settings, Work, by_split
+from ..kind import SPLITS, Dataset, Report, Settings, Work, by_split
 from ..raw_text import InspectedText, RawFile, Text, find_raw_files
 from .steps import RESERVED_WORDS, UNKNOWN_ID, binarise_text, count_text, keep_text, read_counts
 
@@ -28,7 +28,7 @@ class LanguageModelDataset(Dataset[Settings]):
     archive: str | None = None
 
     settings_type = Settings
-    tools = (FAIRSEQ,)
+    tools = ()
     steps = (keep_text, count_text, binarise_text)
 
     def published_names(self, settings: Settings) -> list[str]:

@@ -10,7 +10,7 @@ from ..binarisation import SPECIAL_WORDS, dictionary_types
 from ..download import download
 from ..errors import PreparationError
 from ..files import count_lines
-from ..kind import FAIRSEQ, SPLITS, Dataset, Report, Work, by_split, check_least
+from ..kind import SPLITS, Dataset, Report, Work, by_split, check_least
 from ..raw_text import InspectedText, Text
 from .parts import Part
 from .recipe import Recipe
@@ -41,7 +41,7 @@ class TranslationDataset(Dataset[TranslationSettings]):
     addresses: Mapping[str, str] = field(default_factory=dict)
 
     settings_type = TranslationSettings
-    tools = (("sacremoses",), ("subword-nmt",), FAIRSEQ)
+    tools = ("sacremoses", "subword-nmt")
     steps = (keep_raw, tokenise_splits, learn_bpe, apply_bpe, binarise_text)
 
     @property
