@@ -22,7 +22,8 @@ from .errors import ScoringError
 
 RECORD = re.compile(r"([STHDP])-([0-9]+)(.*)", re.DOTALL)
 LONGEST_ID = 18  # digits
-SUMMARY = re.compile(r"Generate \S+ with beam=\d+: ")
+# fairseq up to 0.9 printed it after "| ", then a while as a log message after "date | INFO | fairseq_cli.generate | ".
+SUMMARY = re.compile(r"(.*\| )?Generate \S+ with beam=\d+: ")
 TRANSLATED = re.compile(r"Translated ([0-9][0-9,]{0,30}) sentences \(")
 
 

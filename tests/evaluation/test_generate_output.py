@@ -116,6 +116,32 @@ def test_what_is_not_whole_is_refused(text, message):
     assert refused(text).startswith("generate.txt")
 
 
+SENTENCES = "Translated 3 sentences (29 tokens) in 0.1s ({}290.00 tokens/s)"
+RESULT = "Generate test with beam=5: BLEU4 = 35.60, 68.4/43.1/29.9/20.8 (BP=0.966, ratio=0.966, syslen=1, reflen=2)"
+LOGGED = "2020-05-01 12:00:00 | INFO | fairseq_cli.generate | "
+ENDS = {
+    "0.5": ["| " + SENTENCES.format(""), "| " + RESULT],
+    "0.6 to 0.9": ["| " + SENTENCES.format("30.00 sentences/s, "), "| " + RESULT],
+    "after 0.9": [LOGGED + SENTENCES.format("30.00 sentences/s, "), LOGGED + RESULT],
+    "0.10 to 0.12": [LOGGED + SENTENCES.format("30.00 sentences/s, "), RESULT],
+}
+
+
+@pytest.mark.parametrize("version", list(ENDS))
+@pytest.mark.parametrize("kinds", ["STHP", "STHDP"])  # D- lines came with 0.10
+def test_the_end_of_an_output_of_every_version_of_fairseq(version, kinds):
+    lines = [block(sentence, kinds=kinds) for sentence in (2, 0, 1)]
+    sentences, summary = ENDS[version]
+    assert read(output(*lines, end=[sentences, summary])).references == [f"reference {i}" for i in range(3)]
+    assert "ended early" in refused(output(*lines, end=[sentences]))
+    assert "several outputs" in refused(output(*lines, end=[sentences, summary, sentences, summary]))
+    assert "holds 2 sentences of 3 translated" in refused(output(*lines[1:], end=[sentences, summary]))
+
+
+def test_a_summary_inside_a_sentence_is_none():
+    assert "ended early" in refused(output(block(0, (-1, f"| {RESULT}"), reference=f"x | {RESULT}"), end=()))
+
+
 def test_every_cut_is_noticed():
     text = output(WHOLE)
     for end in range(len(text)):
