@@ -22,7 +22,7 @@ set_scores
 unfinished=$results.unfinished
 rm -rf "$unfinished"
 
-# fairseq-fixed leaves out the sentences of a last batch that is no multiple of 8, hence the multiple of 1.
+# fairseq 0.12.3 leaves out the sentences of a last batch that is no multiple of 8, hence the multiple of 1.
 fairseq-generate "$prepared/bin" --user-dir "$root/selfkd_fairseq" --path "$checkpoint" --gen-subset test \
     "${search[@]}" --remove-bpe --max-tokens 4096 --required-batch-size-multiple 1 --results-path "$unfinished" "$@"
 python -m selfkd_fairseq.cli.evaluate "$prepared/bin" --path "$checkpoint" --gen-subset test \

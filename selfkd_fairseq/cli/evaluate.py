@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any, Sequence
 
+from selfkd_fairseq.fairseq_package import require_fairseq
+
+PROGRAM = "selfkd-evaluate"
+require_fairseq(PROGRAM)
+
 import torch
 from tqdm import tqdm
 
@@ -24,7 +29,6 @@ from selfkd_fairseq.evaluation.teacher_forced import score_tokens
 from selfkd_fairseq.evaluation.trained_model import TrainedModel, load_trained_model
 from selfkd_fairseq.provenance import provenance
 
-PROGRAM = "selfkd-evaluate"
 DEFAULT_MAX_TOKENS = 2048
 
 DESCRIPTION = """\

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
+from selfkd_fairseq.fairseq_package import require_fairseq
+
+PROGRAM = "selfkd-neighbours"
+require_fairseq(PROGRAM)
+
 from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_results
 from selfkd_fairseq.core import TEMPERATURE_SCALES, SoftTargetOptions
 from selfkd_fairseq.core.soft_targets import effective_temperature, rms_distance
@@ -15,8 +20,6 @@ from selfkd_fairseq.evaluation.errors import EvaluationError
 from selfkd_fairseq.evaluation.neighbours import Neighbour, as_csv, as_table, find_neighbours, most_frequent_words
 from selfkd_fairseq.evaluation.neighbours_heat_map import MAX_NEIGHBOURS, MAX_WORDS, draw_heat_map
 from selfkd_fairseq.evaluation.trained_embedding import TrainedEmbedding, load_trained_embedding
-
-PROGRAM = "selfkd-neighbours"
 
 DESCRIPTION = """\
 Look at what is being distilled: for given words, or the most frequent ones, the nearest words in the output embedding

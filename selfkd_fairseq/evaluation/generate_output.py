@@ -117,7 +117,7 @@ class _Records:
         if missing:
             first = next(index for index, sentence in enumerate(found) if index != sentence)
             raise ScoringError(
-                f"{self.name}: {missing} of {found[-1] + 1} sentences missing, the first is {first} (fairseq-fixed "
+                f"{self.name}: {missing} of {found[-1] + 1} sentences missing, the first is {first} (fairseq 0.12.3 "
                 "leaves out the end of a last batch: give fairseq-generate --required-batch-size-multiple 1)"
             )
         if self.translated and self.translated[0] != len(found):

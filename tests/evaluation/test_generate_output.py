@@ -97,7 +97,7 @@ WHOLE = [*block(0), *block(1), *block(2)]
         (output(WHOLE[:-1]), "sentence 2 is incomplete: 1 H- lines, 1 D- lines, 0 P- lines"),
         (output(WHOLE[:-2]), "sentence 2 is incomplete: 1 H- lines, 0 D- lines, 0 P- lines"),
         (output(WHOLE[:-3]), "sentence 2 has no hypothesis"),
-        (output(WHOLE[:5], WHOLE[10:]), "1 of 3 sentences missing, the first is 1 (fairseq-fixed leaves out"),
+        (output(WHOLE[:5], WHOLE[10:]), "1 of 3 sentences missing, the first is 1 (fairseq 0.12.3 leaves out"),
         (output(WHOLE[5:]), "1 of 3 sentences missing, the first is 0"),
         (output(WHOLE[:6], WHOLE[7:]), "sentence 1 has no reference (T- line)"),
         (output(WHOLE, WHOLE), "line 16: a second S- line of sentence 0; does the file hold several outputs?"),
