@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from .checkpoint_damage import find_damage, is_out_of_memory, why_not_loaded
+from .checkpoint_globals import allow_checkpoint_globals
 from .checkpoint_settings import why_refused
-from .checkpoints import allow_checkpoint_globals
 from .data.files import publish
 
 # Where the averaged files are named in the result. fairseq reads the entries that it knows and no others.

@@ -111,7 +111,7 @@ def why_not_loaded(error: BaseException) -> str:
     Returns:
         The end of a sentence that begins with the name of the file.
     """
-    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    refused = re.search(r"GLOBAL ([\w.]+(\('\w+'\))?)", str(error))
     return f"holds {refused[1]}, which safe loading refuses" if refused else "is damaged, or not a checkpoint"
 
 

@@ -1,11 +1,11 @@
 """Checkpoints that can be trusted: nothing of them runs, and they are never half written.
 
-**Loading.** In its safe mode (``weights_only``) ``torch.load`` refuses every pickled global that it does not know. A
-fairseq checkpoint holds exactly one such global: ``argparse.Namespace`` (the legacy ``args`` entry, and task or model
-settings). It is a plain holder of attributes, so allowing it lets no code run. Everything else stays refused, in
-one line. The mode is torch's default from 2.6 on; with this module imported, fairseq reads checkpoints in it
-with any torch, ``--ema-seed-model`` included. A checkpoint with a setting that fairseq would run as Python is refused,
-too (:mod:`selfkd_fairseq.checkpoint_settings`), and so is the text itself by the ``eval`` of fairseq's modules, for
+**Loading.** In its safe mode (``weights_only``) ``torch.load`` refuses every pickled global that it does not know.
+Those that fairseq itself saves are allowed, in a form in which they run no code: the list is in
+:mod:`selfkd_fairseq.checkpoint_globals`. Everything else stays refused, in one line. The mode is torch's default from
+2.6 on; with this module imported, fairseq reads checkpoints in it with any torch, ``--ema-seed-model`` included. A
+checkpoint with a setting that fairseq would run as Python is refused, too
+(:mod:`selfkd_fairseq.checkpoint_settings`), and so is the text itself by the ``eval`` of fairseq's modules, for
 programs that read a checkpoint by themselves and let fairseq build the model.
 
 Not covered: what a program loads with ``torch.load(..., weights_only=False)``; the ``eval`` of other plugins and of
@@ -21,7 +21,6 @@ module imported, that copy too gets its name only when it is whole. Not covered 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import sys
@@ -40,19 +39,14 @@ from .checkpoint_damage import (
     why_no_checkpoint,
     why_not_loaded,
 )
+from .checkpoint_globals import allow_checkpoint_globals
 from .checkpoint_settings import runs, why_refused
 from .data.files import publish
 
-CHECKPOINT_GLOBALS = (argparse.Namespace,)
 _fairseq_copy = PathManager.copy
 _fairseq_load = checkpoint_utils.load_checkpoint_to_cpu
 _fairseq_load_ema = checkpoint_utils.load_ema_from_checkpoint
 _one_thread = threading.RLock()  # torch.load is one for all of them
-
-
-def allow_checkpoint_globals() -> None:
-    """Allow :data:`CHECKPOINT_GLOBALS` in weights-only loading, for this process."""
-    torch.serialization.add_safe_globals(list(CHECKPOINT_GLOBALS))
 
 
 class RunningSetting(RefusedCheckpoint):

@@ -13,18 +13,18 @@ from typing import Any, Sequence
 import torch
 
 from .data.raw_text import sha256_of
+from .fairseq_package import fairseq_versions
 from .version import __version__
 
 __all__ = ["commit", "data_checksums", "machine", "provenance", "versions"]
 
-# Of fairseq's two names one is installed.
-PACKAGES = ("torch", "fairseq-fixed", "fairseq", "numpy", "sacrebleu", "sacremoses", "subword-nmt")
+PACKAGES = ("torch", "numpy", "sacrebleu", "sacremoses", "subword-nmt")
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of each of :data:`PACKAGES` that is installed."""
-    found = {"python": platform.python_version(), "selfkd_fairseq": __version__}
+    """Versions of Python, of this package, of fairseq and of each of :data:`PACKAGES` that is installed."""
+    found = {"python": platform.python_version(), "selfkd_fairseq": __version__, **fairseq_versions()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -29,6 +29,33 @@ def test_core_needs_neither_fairseq_nor_omegaconf(root, tmp_path):
     assert done.stdout.strip() == "2.7726", done.stderr  # 2 ln 4
 
 
+# Modules of the standard library that Python on Windows does not have.
+POSIX_ONLY = "crypt fcntl grp nis ossaudiodev posix pty pwd readline resource spwd syslog termios tty"
+
+
+def test_every_module_imports_without_what_windows_lacks(root):
+    # Asked of this package's own imports alone: other packages have ways of their own on Windows.
+    script = (
+        "import builtins, importlib, pkgutil, sys\n"
+        "real, missing = builtins.__import__, set(sys.argv[1].split())\n"
+        "def on_windows(name, globals=None, *rest, **named):\n"
+        "    if name.split('.')[0] in missing and (globals or {}).get('__name__', '').startswith('selfkd_fairseq'):\n"
+        "        raise ModuleNotFoundError(f'{globals[\"__name__\"]} imports {name}')\n"
+        "    return real(name, globals, *rest, **named)\n"
+        "builtins.__import__ = on_windows\n"
+        "import selfkd_fairseq\n"
+        "for module in pkgutil.walk_packages(selfkd_fairseq.__path__, 'selfkd_fairseq.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "    print(module.name)\n"
+    )
+    command = [sys.executable, "-c", script, POSIX_ONLY]
+    done = subprocess.run(command, cwd=root, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+    files = [path.relative_to(root).with_suffix("") for path in (root / "selfkd_fairseq").rglob("*.py")]
+    modules = {".".join(path.parts) for path in files if path.name != "__init__"}
+    assert modules <= set(done.stdout.split())
+
+
 def test_versions_agree(root):
     assert re.fullmatch(r"\d+\.\d+\.\d+", selfkd_fairseq.__version__)
     listed = subprocess.run(

@@ -35,6 +35,7 @@ OPENING = {
     "evaluation/binarised_files.py": "binary",
     "evaluation/comparison_folder.py": "this package's own",
     "evaluation/text_files.py": "a user's",
+    "fairseq_package.py": "pip's",
     "multirun.py": "this package's own",
     "provenance.py": "the system's",
 }

@@ -55,8 +55,11 @@ def claim_output(folder: Path) -> TextIO:
     """Make the output folder, or empty that of an earlier run; returns an open file that keeps a second run out.
 
     Raises:
-        SystemExit: the folder holds something else, or another run is writing to it.
+        SystemExit: the folder holds something else, another run is writing to it, or fairseq cannot take its name.
     """
+    for part in (":", "${", "\\'"):
+        if part in str(folder):
+            raise SystemExit(f"demo: fairseq reads {part} in a path as something else; choose another with --output")
     marker = folder / MARKER
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not marker.exists()):
         raise SystemExit(f"demo: {folder} exists and was not made by this demo; choose another with --output")

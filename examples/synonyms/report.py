@@ -74,9 +74,10 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def explanation(truth: Measurement, bleu_signature: str, command: str) -> str:
     """What the columns mean, and what it takes to get the table again (command and versions)."""
-    packages = ("python", "selfkd_fairseq", "torch", "fairseq-fixed", "fairseq")
-    found = provenance.versions()
-    versions = [f"{package} {found[package]}" for package in packages if package in found]
+    found = provenance.versions().items()
+    versions = [
+        f"{package} {version}" for package, version in found if package in ("python", "torch") or "fairseq" in package
+    ]
     return (
         f"`{command}`, {', '.join(versions)}. {truth.positions} test positions, of which {truth.ambiguous_positions} "
         "are ambiguous (several words are correct).\n\n"

@@ -6,7 +6,9 @@ if [ $# -lt 3 ]; then
 fi
 system=$1 data=$2 save_dir=$3
 shift 3
-plugin=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/selfkd_fairseq
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+source "$root/examples/paths.sh"
+check_paths "$root" "$data" "$save_dir"
 
 case $system in
     label_smoothing) criterion=(--criterion label_smoothed_cross_entropy --label-smoothing 0.1) ;;
@@ -17,7 +19,7 @@ case $system in
     *) echo "train.sh: SYSTEM must be label_smoothing or self_kd, got '$system'" >&2; exit 2 ;;
 esac
 mkdir -p "$save_dir"
-exec fairseq-train "$data" --user-dir "$plugin" "${criterion[@]}" \
+exec fairseq-train "$data" --user-dir "$root/selfkd_fairseq" "${criterion[@]}" \
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 0 \
     --lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-7 --update-epoch-batch-itr True --seed 1 --load-checkpoint-on-all-dp-ranks \
     "${recipe[@]}" --save-dir "$save_dir" --log-format json --log-file "$save_dir/log.json" "$@"

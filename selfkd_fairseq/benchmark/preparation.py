@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -119,6 +118,8 @@ def _look(root: int) -> tuple[int, bool]:
 
 def _cpu_seconds() -> float:
     """Of all processes that this one started and that have ended."""
+    import resource  # not on the path of an import of this package: Windows has none
+
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

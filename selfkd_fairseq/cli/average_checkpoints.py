@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from selfkd_fairseq.checkpoint_average import AverageError, average_checkpoints, last_checkpoints, save_checkpoint
-from selfkd_fairseq.cli.command import OneLineParser, count, run_command
+from selfkd_fairseq.fairseq_package import require_fairseq
 
 PROGRAM = "selfkd-average-checkpoints"
+require_fairseq(PROGRAM)
+
+from selfkd_fairseq.checkpoint_average import AverageError, average_checkpoints, last_checkpoints, save_checkpoint
+from selfkd_fairseq.cli.command import OneLineParser, count, run_command
 
 DESCRIPTION = """\
 Average the models of several checkpoints of one training: its last epochs, its last updates, or named files. The

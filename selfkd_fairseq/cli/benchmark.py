@@ -7,14 +7,17 @@ import time
 from pathlib import Path
 from typing import List, Optional, Tuple
 
+from ..fairseq_package import require_fairseq
+
+PROGRAM = "selfkd-benchmark"
+require_fairseq(PROGRAM)
+
 import torch
 from tqdm import tqdm
 
 from ..benchmark import language_model, losses, preparation, report, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
 from .command import OneLineParser, count, print_now
-
-PROGRAM = "selfkd-benchmark"
 
 DESCRIPTION = """\
 Measure time and memory of self_kd beside fairseq's own criterions, of the LSTM language models beside a bare PyTorch

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any, Sequence
 
+from selfkd_fairseq.fairseq_package import require_fairseq
+
+PROGRAM = "selfkd-evaluate"
+require_fairseq(PROGRAM)
+
 import torch
 from tqdm import tqdm
 
@@ -14,6 +19,7 @@ from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_
 from selfkd_fairseq.data.raw_text import sha256_of
 from selfkd_fairseq.evaluation.calibration import BINS, calibrate
 from selfkd_fairseq.evaluation.damage import one_message
+from selfkd_fairseq.evaluation.data_folder import find_data_folder
 from selfkd_fairseq.evaluation.errors import EvaluationError
 from selfkd_fairseq.evaluation.evaluation_record import as_json, measurements, training_settings
 from selfkd_fairseq.evaluation.reliability_diagram import draw_reliability_diagram
@@ -23,7 +29,6 @@ from selfkd_fairseq.evaluation.teacher_forced import score_tokens
 from selfkd_fairseq.evaluation.trained_model import TrainedModel, load_trained_model
 from selfkd_fairseq.provenance import provenance
 
-PROGRAM = "selfkd-evaluate"
 DEFAULT_MAX_TOKENS = 2048
 
 DESCRIPTION = """\
@@ -59,7 +64,7 @@ example:
 def make_parser() -> OneLineParser:
     """The options of the command, under fairseq's names."""
     parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder of binarised data")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder of binarised data; of several, A:B, the first")
     parser.add_argument("--path", required=True, type=Path, metavar="CHECKPOINT", help="file of fairseq-train")
     parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="what to evaluate (%(default)s)")
     parser.add_argument("--results-path", required=True, type=Path, metavar="RESULTS", help="folder for the results")
@@ -147,8 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
 
     def work() -> str:
-        if not options.data.is_dir():
-            raise EvaluationError(f"{options.data} is not a folder of binarised data")
+        options.data = find_data_folder(options.data)
         if options.results_path.exists() and not options.results_path.is_dir():
             raise EvaluationError(f"--results-path {options.results_path} is not a folder")
         try:

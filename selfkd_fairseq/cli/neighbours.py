@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
+from selfkd_fairseq.fairseq_package import require_fairseq
+
+PROGRAM = "selfkd-neighbours"
+require_fairseq(PROGRAM)
+
 from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_results
 from selfkd_fairseq.core import TEMPERATURE_SCALES, SelfKDOptions
 from selfkd_fairseq.core.geometry import SIMILARITIES, rms_distance
 from selfkd_fairseq.core.soft_targets import effective_temperature
+from selfkd_fairseq.evaluation.data_folder import find_data_folder
 from selfkd_fairseq.evaluation.errors import EvaluationError
 from selfkd_fairseq.evaluation.neighbours import Neighbour, as_csv, as_table, find_neighbours, most_frequent_words
 from selfkd_fairseq.evaluation.neighbours_heat_map import MAX_NEIGHBOURS, MAX_WORDS, draw_heat_map
 from selfkd_fairseq.evaluation.trained_embedding import TrainedEmbedding, load_trained_embedding
-
-PROGRAM = "selfkd-neighbours"
 
 DESCRIPTION = """\
 Look at what is being distilled: for given words, or the most frequent ones, the nearest words in the output embedding
@@ -157,7 +161,7 @@ def look_at_neighbours(options: argparse.Namespace, parser: OneLineParser) -> st
         EvaluationError: something that the user can mend.
         OSError: a file cannot be read or written.
     """
-    embedding = load_trained_embedding(options.checkpoint, options.data)
+    embedding = load_trained_embedding(options.checkpoint, find_data_folder(options.data))
     soft = _soft_target_options(options, embedding.trained_with)
     if options.count >= len(embedding.weight):
         raise EvaluationError(f"--count must be less than the {len(embedding.weight)} words of the dictionary")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -24,12 +23,15 @@ def flush_to_disk(path: Path) -> None:
     """Make the content of a file, or the names in a folder, survive a power cut.
 
     Args:
-        path: a file or folder that is there.
+        path: a file or folder that is there. Windows opens no folder: there its names are left to the system.
 
     Raises:
         OSError: it cannot be opened or written.
     """
-    descriptor = os.open(str(path), os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(str(path), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -141,6 +143,8 @@ def count_lines(path: Path) -> int:
 
 def _lock(descriptor: int) -> bool:
     """Lock an open folder; False if another process has kept it locked for :data:`LOCK_SECONDS`."""
+    import fcntl  # not on the path of an import of this package: Windows has none
+
     end = time.monotonic() + LOCK_SECONDS
     while True:
         try:
@@ -162,7 +166,7 @@ def sole_user(dest: Path) -> Iterator[None]:
     """Hold a folder for this process; the system lets go of it however the process ends.
 
     Args:
-        dest: the folder, which exists.
+        dest: the folder, which exists. On Windows it is not held: there the user must not start two runs at once.
 
     Yields:
         None.
@@ -170,6 +174,9 @@ def sole_user(dest: Path) -> Iterator[None]:
     Raises:
         PreparationError: another process holds it.
     """
+    if os.name == "nt":
+        yield
+        return
     descriptor = os.open(str(dest), os.O_RDONLY)
     try:
         if not _lock(descriptor):

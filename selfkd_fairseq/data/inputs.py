@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,14 +118,18 @@ def inspect_files(dataset: Dataset[S], settings: S, raw: Path, report: Report) -
         The texts, with what was found out about them, and the sums of their files.
 
     Raises:
-        PreparationError: a file is missing or damaged, a text is empty, or the texts do not go together.
+        PreparationError: a file is missing or damaged, a text is empty or has a word that fairseq keeps for itself,
+            or the texts do not go together.
         OSError: a file cannot be read.
     """
     found = dataset.find(settings, raw)
     report(f"checking the raw files in {raw}")
     for archive in sorted({text.file.path for text in found.values() if text.member is not None}):
         check_archive(archive)
-    texts = {name: inspect_text(text, dataset.reserved_words) for name, text in found.items()}
+    texts = {
+        name: inspect_text(text, functools.partial(dataset.reserved_word, settings, name))
+        for name, text in found.items()
+    }
     dataset.check_texts(texts, report)
     sums = _sums(found)
     paths = {text.file.name: text.file.path for text in found.values()}

@@ -13,8 +13,6 @@ from .errors import PreparationError, UsageError
 from .raw_text import InspectedText, Text, read_again
 
 SPLITS = ("train", "valid", "test")
-# fairseq's package under either of its names, as one entry of Dataset.tools.
-FAIRSEQ = ("fairseq-fixed", "fairseq")
 
 Report = Callable[[str], None]
 
@@ -95,8 +93,7 @@ class Dataset(ABC, Generic[S]):
 
     Attributes:
         settings_type: the settings of this kind.
-        tools: packages that decide the output; for each the names that it may be installed under.
-        reserved_words: words that no raw text may have.
+        tools: packages that decide the output besides fairseq.
         steps: what makes everything in the destination, in order; each passes over what is there already.
     """
 
@@ -105,8 +102,7 @@ class Dataset(ABC, Generic[S]):
     sha256: Mapping[str, str | None]
 
     settings_type: ClassVar[type]
-    tools: ClassVar[tuple[tuple[str, ...], ...]]
-    reserved_words: ClassVar[tuple[str, ...]] = ()
+    tools: ClassVar[tuple[str, ...]]
     steps: ClassVar[tuple[Callable[[Work[Any]], None], ...]]
 
     @property
@@ -191,6 +187,19 @@ class Dataset(ABC, Generic[S]):
         Raises:
             PreparationError: files are missing; the message names all of them.
         """
+
+    def reserved_word(self, settings: S, name: str, sentence: str) -> str | None:
+        """Find a word of a raw sentence that would become one of fairseq's own, such as ``</s>``.
+
+        Args:
+            settings: what the user asked for.
+            name: of the text, as :meth:`find` gives it.
+            sentence: out of that text.
+
+        Returns:
+            What to call it in a message; None if there is none.
+        """
+        return None
 
     def check_texts(self, texts: Mapping[str, InspectedText], report: Report) -> None:  # noqa: B027 (as above)
         """Refuse raw texts that do not go together; warn of odd ones.

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
+from ..fairseq_package import NOT_INSTALLED, fairseq_versions
 from .destination import BEGUN, STAMP, check_place, check_same, read_begun, read_stamp
 from .errors import PreparationError
 from .files import clear_unfinished, sole_user, write_json
@@ -14,11 +15,11 @@ from .inputs import Inputs, Origin, check_base_url, download_missing, inspect_fi
 from .kind import Dataset, Report, S, Work, check_least
 
 
-def tool_versions(tools: Iterable[tuple[str, ...]]) -> dict[str, str]:
+def tool_versions(tools: Iterable[str]) -> dict[str, str]:
     """Versions of the packages that decide the output.
 
     Args:
-        tools: for each package the names that it may be installed under.
+        tools: their names, without fairseq, which every preparation needs and whose package has several names.
 
     Returns:
         Name under which a package is installed -> its version.
@@ -27,16 +28,15 @@ def tool_versions(tools: Iterable[tuple[str, ...]]) -> dict[str, str]:
         PreparationError: one is not installed.
     """
     versions = {}
-    for names in tools:
-        for name in names:
-            try:
-                versions[name] = metadata.version(name)
-                break
-            except metadata.PackageNotFoundError:
-                continue
-        else:
-            raise PreparationError(f"{' or '.join(names)} is not installed")
-    return versions
+    for name in tools:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise PreparationError(f"{name} is not installed") from None
+    fairseq = fairseq_versions()
+    if not fairseq:
+        raise PreparationError(NOT_INSTALLED)
+    return {**versions, **fairseq}
 
 
 def _is_finished(dataset: Dataset[S], settings: S, origin: Origin, dest: Path) -> bool:

@@ -8,7 +8,7 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator, Mapping, Sequence, cast
+from typing import IO, Any, Callable, Iterator, Mapping, cast
 
 from .archives import open_member
 from .errors import PreparationError
@@ -221,18 +221,18 @@ def one_line(sentence: str) -> str:
     return sentence.translate(_LINE_BREAKS)
 
 
-def inspect_text(text: Text, reserved: Sequence[str] = ()) -> InspectedText:
+def inspect_text(text: Text, reserved: Callable[[str], str | None] | None = None) -> InspectedText:
     """Read a raw text from end to end.
 
     Args:
         text: where it is.
-        reserved: words that it must not have.
+        reserved: sentence -> what it has that fairseq keeps for itself, or None.
 
     Returns:
         The text with the number of its lines, of those that are blank, and its SHA-256.
 
     Raises:
-        PreparationError: as :func:`read_sentences`; or it has a reserved word, or no word at all.
+        PreparationError: as :func:`read_sentences`; or it has something reserved, or no word at all.
         OSError: the file cannot be read.
     """
     lines = blank = 0
@@ -244,9 +244,9 @@ def inspect_text(text: Text, reserved: Sequence[str] = ()) -> InspectedText:
     for sentence in sentences:
         lines += 1
         blank += not sentence.strip()
-        for word in reserved:
-            if word in sentence and word in sentence.split():
-                raise PreparationError(f"{text}: line {lines} has the word {word}, which fairseq keeps for itself")
+        found = reserved(sentence) if reserved is not None else None
+        if found is not None:
+            raise PreparationError(f"{text}: line {lines} has {found}, which fairseq keeps for itself")
     if lines == blank:
         raise PreparationError(f"{text}: " + (f"all {lines} lines are blank" if lines else "the file is empty"))
     return InspectedText(text, lines, blank, digest.hexdigest())

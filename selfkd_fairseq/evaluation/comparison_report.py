@@ -11,7 +11,7 @@ from .comparison_table import as_markdown, explanations
 
 PROGRAM = "selfkd-compare"
 FORMAT = 1
-VERSIONS = ("python", "selfkd_fairseq", "torch", "fairseq-fixed", "fairseq", "numpy", "sacrebleu", "sacremoses")
+VERSIONS = ("python", "torch", "numpy", "sacrebleu", "sacremoses")  # and fairseq's, whose package has several names
 
 
 def _short(sha256: Any) -> str:
@@ -25,7 +25,7 @@ def _where(provenance: Mapping[str, Any] | None) -> str:
     found = provenance.get("versions") or {}
     parts = [
         f"commit {provenance.get('commit') or 'unknown'}",
-        ", ".join(f"{package} {found[package]}" for package in VERSIONS if package in found),
+        ", ".join(f"{package} {found[package]}" for package in found if package in VERSIONS or "fairseq" in package),
         str(provenance.get("device", "")),
         str(provenance.get("time", "")),
     ]

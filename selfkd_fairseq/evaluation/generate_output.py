@@ -22,7 +22,8 @@ from .errors import ScoringError
 
 RECORD = re.compile(r"([STHDP])-([0-9]+)(.*)", re.DOTALL)
 LONGEST_ID = 18  # digits
-SUMMARY = re.compile(r"Generate \S+ with beam=\d+: ")
+# fairseq up to 0.9 printed it after "| ", then a while as a log message after "date | INFO | fairseq_cli.generate | ".
+SUMMARY = re.compile(r"(.*\| )?Generate \S+ with beam=\d+: ")
 TRANSLATED = re.compile(r"Translated ([0-9][0-9,]{0,30}) sentences \(")
 
 
@@ -116,7 +117,7 @@ class _Records:
         if missing:
             first = next(index for index, sentence in enumerate(found) if index != sentence)
             raise ScoringError(
-                f"{self.name}: {missing} of {found[-1] + 1} sentences missing, the first is {first} (fairseq-fixed "
+                f"{self.name}: {missing} of {found[-1] + 1} sentences missing, the first is {first} (fairseq 0.12.3 "
                 "leaves out the end of a last batch: give fairseq-generate --required-batch-size-multiple 1)"
             )
         if self.translated and self.translated[0] != len(found):

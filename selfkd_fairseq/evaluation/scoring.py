@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any, NamedTuple, Sequence
 
 from selfkd_fairseq.data.translation.tokenisation import tokenise
 
+from .detokenisation import detokenise
 from .errors import ScoringError
 from .metrics import make_metrics
 
@@ -29,26 +29,6 @@ class ScoredText(NamedTuple):
     plain_references: list[str]
     token_hypotheses: list[str]
     token_references: list[str]
-
-
-@functools.lru_cache(maxsize=None)
-def _detokeniser(language: str) -> Any:
-    from sacremoses import MosesDetokenizer
-
-    return MosesDetokenizer(lang=language)
-
-
-def detokenise(sentence: str, language: str) -> str:
-    """Plain text of Moses tokens, as ``sacremoses -l LANGUAGE detokenize`` makes it (entities are unescaped).
-
-    Args:
-        sentence: tokens, with spaces between them.
-        language: two-letter code.
-
-    Returns:
-        The sentence as it is written.
-    """
-    return str(_detokeniser(language).detokenize(sentence.split()))
 
 
 def remove_bpe(sentences: Sequence[str], symbol: str | None) -> list[str]:

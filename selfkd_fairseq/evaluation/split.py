@@ -71,7 +71,7 @@ def read_split(
         task.dataset(split),
         max_tokens=max_tokens,
         max_sentences=max_sentences,
-        required_batch_size_multiple=1,  # with any other, fairseq-fixed leaves out the end of a last batch
+        required_batch_size_multiple=1,  # with any other, fairseq 0.12.3 leaves out the end of a last batch
     )
     return Split(iterator.next_epoch_itr(shuffle=False), lengths)
 

@@ -1,6 +1,6 @@
 """A task's own entry in a checkpoint, which fairseq 0.12.2 neither writes nor reads.
 
-fairseq's later sources, and ``fairseq-fixed``, ask the task for it (``get_checkpoint_dict``) and hand it back when a
+fairseq's later sources, and 0.12.3, ask the task for it (``get_checkpoint_dict``) and hand it back when a
 training is resumed (``set_checkpoint_dict``). Without it a training that carries a state between batches goes on from
 zeros after a resume in mid-epoch, and a checkpoint of another dictionary is not noticed.
 """
@@ -15,7 +15,7 @@ from fairseq.trainer import Trainer
 
 
 def keep_entries_of_tasks() -> None:
-    """Make fairseq 0.12.2 write and read the entry, for this process; nothing to do with ``fairseq-fixed``."""
+    """Make fairseq 0.12.2 write and read the entry, for this process; nothing to do with 0.12.3."""
     if "get_checkpoint_dict" in checkpoint_utils.save_checkpoint.__code__.co_names:
         return
     save, load = Trainer.save_checkpoint, checkpoint_utils.load_checkpoint

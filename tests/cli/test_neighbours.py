@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_and_writes_nothing(translation, tiny_language_mod
         "dict.tgt.txt: t3 (the text is segmented by BPE": [checkpoint, segmented, "--words", "t3"],
         "was trained with a dictionary of 64 words and": [checkpoint, smaller],
         "No such file or directory (": [tmp_path / "absent.pt", data],
-        f"No such file or directory ({tmp_path / 'absent'})": [checkpoint, tmp_path / "absent"],
+        f"{tmp_path / 'absent'} is not a folder of binarised data": [checkpoint, tmp_path / "absent"],
         "holds no binarised pair of languages": [checkpoint, tiny_language_model],
         "text.pt is damaged, or not a checkpoint": [tmp_path / "text.pt", data],
         "other.pt is not a checkpoint of fairseq-train: it holds no model": [tmp_path / "other.pt", data],

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import os
 import shutil
+import sys
 import threading
 
 import pytest
@@ -105,3 +107,23 @@ def test_a_lock_that_is_let_go_of_soon_is_waited_for(tmp_path):
     with files.sole_user(tmp_path):
         assert release.is_set()
     other.join()
+
+
+def test_windows_has_no_folders_to_flush_and_no_lock(tmp_path, monkeypatch):
+    """It opens no folder, flushes only what is open for writing, and has no fcntl."""
+    real = os.open
+
+    def as_on_windows(path, flags):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", path)
+        assert flags & os.O_RDWR
+        return real(path, flags)
+
+    monkeypatch.setattr(files.os, "open", as_on_windows)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with monkeypatch.context() as windows:
+        windows.setattr(files.os, "name", "nt")
+        (unfinished := tmp_path / "draft").write_text("1")
+        with files.sole_user(tmp_path):
+            files.publish(unfinished, tmp_path / "final")
+    assert tree(tmp_path) == {"final": b"1"}

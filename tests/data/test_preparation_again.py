@@ -183,3 +183,9 @@ class TestRefusals:
         with pytest.raises(PreparationError, match="sacremoses is not installed"):
             prepare(raw, dest)
         assert not dest.exists()
+
+    def test_missing_fairseq(self, raw, dest, monkeypatch):
+        monkeypatch.setattr(preparation, "fairseq_versions", dict)
+        with pytest.raises(PreparationError, match="fairseq is not installed; .* pip install ve-fairseq"):
+            prepare(raw, dest)
+        assert not dest.exists()

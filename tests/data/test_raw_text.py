@@ -126,12 +126,11 @@ def test_a_text_without_a_word_is_refused(tmp_path, content, message):
         inspect_text(write(tmp_path / "text", content))
 
 
-def test_reserved_words_are_refused_as_whole_words_only(tmp_path):
-    reserved = ("<s>", "</s>")
-    assert inspect_text(write(tmp_path / "good", b"<s>a </s>, <unk>\n"), reserved).lines == 1
-    assert inspect_text(write(tmp_path / "other", b"<s>\n")).lines == 1
+def test_what_is_reserved_is_refused_with_file_and_line(tmp_path):
+    text = write(tmp_path / "bad", b"a\nb </s>\n")
+    assert inspect_text(text).lines == 2
     with pytest.raises(PreparationError, match="bad: line 2 has the word </s>, which fairseq keeps for itself"):
-        inspect_text(write(tmp_path / "bad", b"a\nb </s>\n"), reserved)
+        inspect_text(text, lambda sentence: "the word </s>" if "</s>" in sentence else None)
 
 
 def test_a_text_is_read_again_unless_it_changed(tmp_path):

@@ -97,7 +97,7 @@ WHOLE = [*block(0), *block(1), *block(2)]
         (output(WHOLE[:-1]), "sentence 2 is incomplete: 1 H- lines, 1 D- lines, 0 P- lines"),
         (output(WHOLE[:-2]), "sentence 2 is incomplete: 1 H- lines, 0 D- lines, 0 P- lines"),
         (output(WHOLE[:-3]), "sentence 2 has no hypothesis"),
-        (output(WHOLE[:5], WHOLE[10:]), "1 of 3 sentences missing, the first is 1 (fairseq-fixed leaves out"),
+        (output(WHOLE[:5], WHOLE[10:]), "1 of 3 sentences missing, the first is 1 (fairseq 0.12.3 leaves out"),
         (output(WHOLE[5:]), "1 of 3 sentences missing, the first is 0"),
         (output(WHOLE[:6], WHOLE[7:]), "sentence 1 has no reference (T- line)"),
         (output(WHOLE, WHOLE), "line 16: a second S- line of sentence 0; does the file hold several outputs?"),
@@ -114,6 +114,32 @@ WHOLE = [*block(0), *block(1), *block(2)]
 def test_what_is_not_whole_is_refused(text, message):
     assert message in refused(text)
     assert refused(text).startswith("generate.txt")
+
+
+SENTENCES = "Translated 3 sentences (29 tokens) in 0.1s ({}290.00 tokens/s)"
+RESULT = "Generate test with beam=5: BLEU4 = 35.60, 68.4/43.1/29.9/20.8 (BP=0.966, ratio=0.966, syslen=1, reflen=2)"
+LOGGED = "2020-05-01 12:00:00 | INFO | fairseq_cli.generate | "
+ENDS = {
+    "0.5": ["| " + SENTENCES.format(""), "| " + RESULT],
+    "0.6 to 0.9": ["| " + SENTENCES.format("30.00 sentences/s, "), "| " + RESULT],
+    "after 0.9": [LOGGED + SENTENCES.format("30.00 sentences/s, "), LOGGED + RESULT],
+    "0.10 to 0.12": [LOGGED + SENTENCES.format("30.00 sentences/s, "), RESULT],
+}
+
+
+@pytest.mark.parametrize("version", list(ENDS))
+@pytest.mark.parametrize("kinds", ["STHP", "STHDP"])  # D- lines came with 0.10
+def test_the_end_of_an_output_of_every_version_of_fairseq(version, kinds):
+    lines = [block(sentence, kinds=kinds) for sentence in (2, 0, 1)]
+    sentences, summary = ENDS[version]
+    assert read(output(*lines, end=[sentences, summary])).references == [f"reference {i}" for i in range(3)]
+    assert "ended early" in refused(output(*lines, end=[sentences]))
+    assert "several outputs" in refused(output(*lines, end=[sentences, summary, sentences, summary]))
+    assert "holds 2 sentences of 3 translated" in refused(output(*lines[1:], end=[sentences, summary]))
+
+
+def test_a_summary_inside_a_sentence_is_none():
+    assert "ended early" in refused(output(block(0, (-1, f"| {RESULT}"), reference=f"x | {RESULT}"), end=()))
 
 
 def test_every_cut_is_noticed():

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from selfkd_fairseq.cli import compare, prepare
 from tests.fairseq_setup import ROOT, own_tensors
@@ -20,6 +21,7 @@ OVERRIDES = [
     "common.cpu=true", "optimization.max_epoch=2", "dataset.max_tokens=500", "+model.encoder_layers=1",
     "+model.decoder_layers=1", "checkpoint.keep_last_epochs=1",
 ]  # fmt: skip
+NAME = "TARGET & co, #1 = [a] {b} (c) 'é' \"ü\" $HOME \\ ~ *"  # of folders
 RUNS = [f"{system}/{seed}" for seed in (1, 2) for system in ("label_smoothing", "self_kd")]  # in this order
 
 
@@ -35,8 +37,8 @@ def prepared(shared_data, tmp_path_factory):
                 text = "".join(itertools.islice(whole, count))
             (raw / name).write_bytes(gzip.compress(text.encode("utf-8")))
     flags = ["--source", "en", "--target", "de", "--bpe-merges", "300"]
-    assert prepare.main(["multi30k", *flags, "--raw", str(raw), "--dest", str(folder / "prepared")]) == 0
-    return folder / "prepared"
+    assert prepare.main(["multi30k", *flags, "--raw", str(raw), "--dest", str(folder / NAME)]) == 0
+    return folder / NAME
 
 
 def start(log, *command):
@@ -60,7 +62,7 @@ def models(sweep):
 
 def test_killed_and_started_again_it_ends_with_the_same_table(prepared, tmp_path, capsys):
     """The table is made of the checkpoints: those of the sweep that was killed equal those of one that was not."""
-    log, whole, killed = tmp_path / "log", tmp_path / "whole", tmp_path / "killed"
+    log, whole, killed = tmp_path / "log", tmp_path / "whole", tmp_path / NAME
     sweep = ["bash", EXAMPLE / "sweep.sh", prepared, killed]
     first, second = (killed / run / "checkpoints" for run in RUNS[:2])
 
@@ -77,7 +79,8 @@ def test_killed_and_started_again_it_ends_with_the_same_table(prepared, tmp_path
     assert (first / "checkpoint_last.pt").stat().st_mtime_ns == written  # finished: not trained again
 
     hydra = ["fairseq-hydra-train", "--config-dir", EXAMPLE / "config", "--config-name", "multi30k", "-m"]
-    finish(start(log, *hydra, f"task.data={prepared}/bin", f"hydra.sweep.dir={whole}"), log)
+    data = QuotedString(f"{prepared}/bin", Quote.single).with_quotes()
+    finish(start(log, *hydra, f"task.data={data}", f"hydra.sweep.dir={whole}"), log)
     expected = models(whole)
     for run, parameters in models(killed).items():
         assert all(torch.equal(value, parameters[name]) for name, value in expected[run].items()), run

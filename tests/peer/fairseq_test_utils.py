@@ -35,7 +35,7 @@ def create_dummy_data(data_dir: str, num_examples: int = 100, maxlen: int = 20, 
     """Write train, valid and test as lines of random letters, .in and .out, and if asked for word alignments."""
     for seed, split in enumerate(("train", "valid", "test")):
         draw = random.Random(seed)
-        # Every length equally often: test_max_positions keeps short sentences, fairseq-fixed no batch of fewer than 8.
+        # Every length equally often: test_max_positions keeps short sentences, fairseq 0.12.3 no batch of fewer than 8.
         lengths = [1 + i % maxlen for i in range(num_examples)]
         pairs = [[draw.choices(LETTERS, k=k) for k in (draw.randint(1, maxlen), length)] for length in lengths]
         folder = Path(data_dir)

@@ -96,7 +96,7 @@ def test_same_seed_same_losses(straight, tiny_translation, tmp_path):
 def test_generate_interactive_and_validate_load_the_checkpoint_safely(straight, tiny_translation):
     checkpoint = straight[0] / "checkpoint_best.pt"
     common = ["--user-dir", "selfkd_fairseq", "--path", checkpoint, "--cpu"]
-    # With the default multiple of 8, fairseq-fixed leaves out the sentences of a last batch that is no multiple.
+    # With the default multiple of 8, fairseq 0.12.3 leaves out the sentences of a last batch that is no multiple.
     generated = run(
         "fairseq-generate", tiny_translation, *common, "--beam", "2", "--max-len-b", "10",
         "--required-batch-size-multiple", "1",

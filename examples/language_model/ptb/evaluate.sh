@@ -10,10 +10,13 @@ if [ $# -lt 2 ]; then
 fi
 data=$1 checkpoint=$2
 shift 2
-plugin=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)/selfkd_fairseq
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+source "$root/examples/paths.sh"
+check_paths "$root" "$data" "$checkpoint"
 for split in valid test; do
-    if ! output=$(fairseq-eval-lm "$data" --user-dir "$plugin" --task bptt_language_modeling --path "$checkpoint" \
-        --gen-subset "$split" --batch-size 1 --tokens-per-sample 200 --num-workers 0 --distributed-world-size 1 "$@" 2>&1)
+    if ! output=$(fairseq-eval-lm "$data" --user-dir "$root/selfkd_fairseq" --task bptt_language_modeling \
+        --path "$checkpoint" --gen-subset "$split" --batch-size 1 --tokens-per-sample 200 \
+        --num-workers 0 --distributed-world-size 1 "$@" 2>&1)
     then
         tail -n 1 <<< "$output" >&2
         exit 1

@@ -13,7 +13,9 @@ if [ $# -lt 4 ]; then
 fi
 model=$1 system=$2 data=$3 save_dir=$4
 shift 4
-plugin=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)/selfkd_fairseq
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+source "$root/examples/paths.sh"
+check_paths "$root" "$data" "$save_dir"
 
 # Zaremba et al. sum the loss over the window and average it over the streams: --sentence-avg does the same.
 zaremba=(--sentence-avg --optimizer sgd --lr 1.0 --lr-scheduler fixed --batch-size 20)
@@ -39,6 +41,7 @@ case $system in
     *) echo "train.sh: SYSTEM must be cross_entropy, self_kd or self_kd_predicted, got '$system'" >&2; exit 2 ;;
 esac
 mkdir -p "$save_dir"
-exec fairseq-train "$data" --user-dir "$plugin" --task bptt_language_modeling "${recipe[@]}" "${criterion[@]}" \
+exec fairseq-train "$data" --user-dir "$root/selfkd_fairseq" --task bptt_language_modeling \
+    "${recipe[@]}" "${criterion[@]}" \
     --seed 1 --distributed-world-size 1 --num-workers 0 --save-dir "$save_dir" --no-epoch-checkpoints --best-checkpoint-metric ppl \
     --log-format json --log-interval 500 --log-file "$save_dir/log.json" "$@"

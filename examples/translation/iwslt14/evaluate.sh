@@ -7,5 +7,7 @@
 # the untokenised references, each with its sacreBLEU signature.
 set -euo pipefail
 search=(--beam 5 --lenpen 1)
-scores=(--lowercase --references PREPARED/raw/test.TARGET --tokenised-references PREPARED/tok/test.TARGET)
+set_scores() {
+    scores=(--lowercase --references "$prepared/raw/test.$target" --tokenised-references "$prepared/tok/test.$target")
+}
 source "$(dirname "${BASH_SOURCE[0]}")/../evaluate_common.sh"

@@ -7,5 +7,5 @@
 # references that were detokenised, too.
 set -euo pipefail
 search=(--beam 5 --lenpen 1)
-scores=(--tokenised-references PREPARED/tok/test.TARGET)
+set_scores() { scores=(--tokenised-references "$prepared/tok/test.$target"); }
 source "$(dirname "${BASH_SOURCE[0]}")/../evaluate_common.sh"

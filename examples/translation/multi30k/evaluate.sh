@@ -7,5 +7,7 @@
 # case-insensitive BLEU of detokenised text against the untokenised references.
 set -euo pipefail
 search=(--beam 5 --lenpen 1)
-scores=(--lowercase --references PREPARED/raw/test.TARGET --tokenised-references PREPARED/tok/test.TARGET)
+set_scores() {
+    scores=(--lowercase --references "$prepared/raw/test.$target" --tokenised-references "$prepared/tok/test.$target")
+}
 source "$(dirname "${BASH_SOURCE[0]}")/../evaluate_common.sh"

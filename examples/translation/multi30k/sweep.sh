@@ -10,15 +10,21 @@ if [ $# -lt 2 ]; then
     sed -n '2,7s/^# //p' "$0" >&2
     exit 2
 fi
-prepared=$(realpath "$1") sweep=$(realpath -m "$2")
+prepared=$(realpath -s "$1") sweep=$(realpath -ms "$2")
 shift 2
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
+source "$root/examples/paths.sh"
+check_paths "$root" "$prepared" "$sweep"
+refuse ':' 'the end of the path' "$prepared" "$sweep" # now, and not after the trainings
+user_dir=$(hydra_quote "$root/selfkd_fairseq")
+data=$(hydra_quote "$prepared/bin")
+sweep_dir=$(hydra_quote "$sweep")
 # Hydra imports the callback of the YAML before fairseq knows of the plugin.
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 fairseq-hydra-train --config-dir "$here/config" --config-name multi30k -m \
-    "common.user_dir=$root/selfkd_fairseq" "task.data=$prepared/bin" "hydra.sweep.dir=$sweep" "$@"
+    "common.user_dir=$user_dir" "task.data=$data" "hydra.sweep.dir=$sweep_dir" "$@"
 
 cpu=()
 for override in "$@"; do

@@ -7,5 +7,5 @@
 # signature.
 set -euo pipefail
 search=(--beam 5 --lenpen 1)
-scores=(--references PREPARED/raw/test.TARGET --tokenised-references PREPARED/tok/test.TARGET)
+set_scores() { scores=(--references "$prepared/raw/test.$target" --tokenised-references "$prepared/tok/test.$target"); }
 source "$(dirname "${BASH_SOURCE[0]}")/../evaluate_common.sh"

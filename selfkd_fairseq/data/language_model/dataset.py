@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from ..binarisation import dictionary_types, read_binary
-from ..kind import FAIRSEQ, SPLITS, Dataset, Report, Settings, Work, by_split
+from ..kind import SPLITS, Dataset, Report, Settings, Work, by_split
 from ..raw_text import InspectedText, RawFile, Text, find_raw_files
 from .steps import RESERVED_WORDS, UNKNOWN_ID, binarise_text, count_text, keep_text, read_counts
 
@@ -28,8 +28,7 @@ class LanguageModelDataset(Dataset[Settings]):
     archive: str | None = None
 
     settings_type = Settings
-    tools = (FAIRSEQ,)
-    reserved_words = RESERVED_WORDS
+    tools = ()
     steps = (keep_text, count_text, binarise_text)
 
     def published_names(self, settings: Settings) -> list[str]:
@@ -62,6 +61,20 @@ class LanguageModelDataset(Dataset[Settings]):
                 archive = RawFile(path, self.archive)
                 return {split: Text(archive, f"{self.name}/{self.files[split]}") for split in SPLITS}
         return {split: Text(file) for split, file in find_raw_files(raw, self.files, self.archive).items()}
+
+    def reserved_word(self, settings: Settings, name: str, sentence: str) -> str | None:
+        """Find one of :data:`.steps.RESERVED_WORDS`.
+
+        Args:
+            settings: unused; all texts are taken as they are.
+            name: unused.
+            sentence: out of a raw text.
+
+        Returns:
+            What to call it in a message; None if there is none.
+        """
+        found = (word for word in RESERVED_WORDS if word in sentence and word in sentence.split())
+        return next((f"the word {word}" for word in found), None)
 
     def check_texts(self, texts: Mapping[str, InspectedText], report: Report) -> None:
         """Warn of texts that cannot be the published ones, by the number of their lines.

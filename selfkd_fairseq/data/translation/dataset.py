@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from ..binarisation import dictionary_types
+from ..binarisation import SPECIAL_WORDS, dictionary_types
 from ..download import download
 from ..errors import PreparationError
 from ..files import count_lines
-from ..kind import FAIRSEQ, SPLITS, Dataset, Report, Work, by_split, check_least
+from ..kind import SPLITS, Dataset, Report, Work, by_split, check_least
 from ..raw_text import InspectedText, Text
 from .parts import Part
 from .recipe import Recipe
 from .sacrebleu_sets import copy_test_set
 from .settings import TranslationSettings
 from .steps import apply_bpe, binarise_text, keep_raw, learn_bpe, texts_of, tokenise_splits
+from .tokenisation import tokenise
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TranslationDataset(Dataset[TranslationSettings]):
     addresses: Mapping[str, str] = field(default_factory=dict)
 
     settings_type = TranslationSettings
-    tools = (("sacremoses",), ("subword-nmt",), FAIRSEQ)
+    tools = ("sacremoses", "subword-nmt")
     steps = (keep_raw, tokenise_splits, learn_bpe, apply_bpe, binarise_text)
 
     @property
@@ -146,6 +147,29 @@ class TranslationDataset(Dataset[TranslationSettings]):
             ]
             raise PreparationError(f"--raw {raw} lacks {', '.join(lacks)} (plain or .gz)")
         return found
+
+    def reserved_word(self, settings: TranslationSettings, name: str, sentence: str) -> str | None:
+        """Find a word of text that is not tokenised which would become one of fairseq's own (``<unk>`` too).
+
+        Args:
+            settings: say whether it is lower-cased first.
+            name: of the text; its split and language say what is done to it.
+            sentence: out of that text.
+
+        Returns:
+            What to call it in a message; None if there is none.
+        """
+        split, language = name.split(".")[:2]
+        rules = self.recipe.rules[split]
+        if rules.tokenise:  # which escapes the brackets that each of them has
+            return None
+        for word in tokenise(sentence, language, settings.lowercase, rules).split():
+            for special in SPECIAL_WORDS:
+                if word == special:
+                    return f"the word {special}"
+                if word.endswith(special):  # BPE may cut off what stands before
+                    return f"a word that ends in {special}"
+        return None
 
     def check_texts(self, texts: Mapping[str, InspectedText], report: Report) -> None:
         """Refuse texts whose two sides do not have the same number of sentences.

@@ -11,13 +11,18 @@ from .recipe import NORMALISED, Cleaning, Rules
 
 # s and t, small and capital, with a cedilla -> with a comma below.
 _COMMA_BELOW = {0x015E: 0x0218, 0x015F: 0x0219, 0x0162: 0x021A, 0x0163: 0x021B}
+# Languages whose rule for quotation marks sacremoses has. Moses has the German one for all others, sacremoses none.
+_QUOTES_OF_SACREMOSES = ("en", "cs", "cz", "de", "es", "fr")
 
 
 @functools.lru_cache(maxsize=None)
 def _normaliser(language: str) -> Any:
     from sacremoses import MosesPunctNormalizer
 
-    return MosesPunctNormalizer(lang=language)
+    normaliser = MosesPunctNormalizer(lang=language, perl_parity=True)
+    if language not in _QUOTES_OF_SACREMOSES:
+        normaliser.substitutions += normaliser.DE_ES_FR_QUOTATION_FOLLOWED_BY_COMMA
+    return normaliser
 
 
 @functools.lru_cache(maxsize=None)
@@ -55,7 +60,8 @@ def tokenise(sentence: str, language: str, lowercase: bool, rules: Rules = NORMA
     if lowercase and rules.lowercase_first:
         text = text.lower()
     if rules.normalise:
-        text = _normaliser(language).normalize(text)
+        # With the end of its line, as Moses reads it: a rule for full stops before quotation marks needs what follows.
+        text = _normaliser(language).normalize(text + "\n")
     if rules.comma_below and language == "ro":
         text = text.translate(_COMMA_BELOW)
     if rules.only_printable:

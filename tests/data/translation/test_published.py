@@ -41,7 +41,7 @@ def tokens(text, language, train, name):
         return text
     if name.startswith("wmt"):
         if train:
-            text = MosesPunctNormalizer(language).normalize(text)
+            text = MosesPunctNormalizer(language, perl_parity=True).normalize(text + "\n")
         if language == "ro":
             text = text.translate(CEDILLA)
         if train:

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from selfkd_fairseq.data.datasets import DATASETS
+from selfkd_fairseq.data.translation.dataset import TranslationDataset
 from selfkd_fairseq.data.translation.recipe import NORMALISED, Cleaning, Rules
 from selfkd_fairseq.data.translation.tokenisation import tokenise, tokenise_pairs
 
@@ -16,12 +18,61 @@ from selfkd_fairseq.data.translation.tokenisation import tokenise, tokenise_pair
         ("en", "The dog's <toy> & ball", "the dog &apos;s &lt; toy &gt; &amp; ball"),
         ("en", "  5,300 people ;  3.5 km  ", "5,300 people ; 3.5 km"),
         ("de", "Zwei „alte“ Männer – im Freien…", "zwei &quot; alte &quot; männer - im freien ..."),
-        ("fr", "L'eau de l’étang", "l&apos; eau de l&apos; étang"),
+        ("fr", "L'eau du lac, l’eau de l’étang", "l&apos; eau du lac , l&apos; eau de l &quot; étang"),
         ("cs", "Žlutý kůň: běží!", "žlutý kůň : běží !"),
     ],
 )
 def test_lowercased_normalised_tokenised_escaped(language, sentence, expected):
     assert tokenise(sentence, language, lowercase=True) == expected
+
+
+QUOTES = "Er rief: „Komm nach Haus.“", '"Ja," sagt er, "und."', 'Ein "Haus". Ein "Hof", ein "Tor."'
+OTHERS = (
+    "Un chef-d’œuvre, l’eau d’été",
+    "«\xa0Oui\xa0», dit-il… « Non. »",
+    "‘a’ ‚b‘ ''c'' `d´",
+    "5\xa0000 (90 %) : 3\xa0cm",
+)
+QUOTES_BEFORE_STOPS = [
+    "Er rief : &quot; Komm nach Haus &quot; .",
+    "&quot; Ja &quot; , sagt er , &quot; und &quot; .",
+    "Ein &quot; Haus &quot; . Ein &quot; Hof &quot; , ein &quot; Tor &quot; .",
+]
+STOPS_BEFORE_QUOTES = [
+    "Er rief : &quot; Komm nach Haus . &quot;",
+    "&quot; Ja , &quot; sagt er , &quot; und . &quot;",
+    "Ein &quot; Haus . &quot; Ein &quot; Hof , &quot; ein &quot; Tor . &quot;",
+]
+QUOTES_LEFT = [*STOPS_BEFORE_QUOTES[:2], "Ein &quot; Haus &quot; . Ein &quot; Hof &quot; , ein &quot; Tor . &quot;"]
+
+
+@pytest.mark.parametrize(
+    ("language", "quotes", "comma", "apostrophes", "point"),
+    [
+        ("en", STOPS_BEFORE_QUOTES, ", &quot;", ("l &apos;eau", "&apos;a", "d&apos;"), "."),
+        ("de", QUOTES_BEFORE_STOPS, "&quot; ,", ("l &apos; eau", "&apos; a", "d &apos;"), ","),
+        ("fr", QUOTES_BEFORE_STOPS, "&quot; ,", ("l&apos; eau", "&apos;a", "d&apos;"), ","),
+        ("cs", QUOTES_LEFT, "&quot; ,", ("l &apos; eau", "&apos; a", "d &apos;"), ","),
+        ("ro", QUOTES_BEFORE_STOPS, "&quot; ,", ("l &apos; eau", "&apos; a", "d &apos;"), "."),
+        ("vi", QUOTES_BEFORE_STOPS, "&quot; ,", ("l &apos; eau", "&apos; a", "d &apos;"), "."),
+    ],
+)
+def test_normalised_and_tokenised_as_by_the_scripts_of_moses(language, quotes, comma, apostrophes, point):
+    """Every language of a recipe: what normalize-punctuation.perl and tokenizer.perl printed for these lines."""
+    eau, a, d = apostrophes
+    assert [tokenise(line, language, False) for line in QUOTES] == quotes
+    assert [tokenise(line, language, False) for line in OTHERS] == [
+        f"Un chef-d &quot; œuvre , {eau} d &quot; été",
+        f"&quot; Oui {comma} dit-il ... &quot; Non . &quot;",
+        f"{a} &quot; &apos; b &apos; &quot; c &quot; &apos; {d}",
+        f"5{point}000 ( 90 % ) : 3 cm",
+    ]
+
+
+def test_every_language_of_a_recipe_is_tested():
+    translation = [dataset for dataset in DATASETS.values() if isinstance(dataset, TranslationDataset)]
+    tested = test_normalised_and_tokenised_as_by_the_scripts_of_moses.pytestmark[0].args[1]
+    assert {language for dataset in translation for language in dataset.languages} == {case[0] for case in tested}
 
 
 def test_case_is_kept_on_demand():

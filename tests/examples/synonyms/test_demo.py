@@ -20,6 +20,13 @@ def test_a_folder_of_someone_else_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["runs", "thesis.pt"]
 
 
+@pytest.mark.parametrize("name", ["12:30", "${x}", "\\'"])
+def test_a_folder_that_fairseq_cannot_name_is_refused(tmp_path, name):
+    with pytest.raises(SystemExit, match="--output"):
+        claim_output(tmp_path / name)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_an_earlier_run_is_removed_and_a_running_one_is_not(tmp_path):
     folder = tmp_path / "new" / "output"
     with claim_output(folder):
