@@ -3,7 +3,8 @@
     D_tk  = || w_t - w_k ||_2                                         distance
     C_tk  = cos(w_t - w, w_k - w), w the mean row; C_tt = 1           cosine
 
-Equations: ``docs/method.md``. A similarity turns a measure and the temperature tau' into the score of a word, of which soft targets are the softmax.
+A similarity turns a measure and the temperature tau' into the score of a word, of which soft targets are the softmax.
+Equations: ``docs/method.md``.
 
 To add one: a function in :data:`SIMILARITIES`; for a new measure, a subclass of :class:`Measure`. The reference and the
 fused loss read both from here. ``CONTRIBUTING.md`` names what goes with it.
