@@ -130,7 +130,7 @@ class Measure:
             out: (U, V) in the dtype of the products; overwritten.
 
         Returns:
-            ``out``.
+            ``out``, (U, V).
         """
         raise NotImplementedError
 
