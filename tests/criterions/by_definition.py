@@ -58,13 +58,11 @@ def update_of(
     support_state = copy.deepcopy(setup.criterion.support_state)
     support_state.set_num_updates(num_updates)
     weight = output_matrix(model).detach()
-    with torch.no_grad():
-        teachers, carried = [], copy.deepcopy(model)
-        for sample in samples:
-            teachers.append(logits_without_dropout(carried, sample["net_input"]))
     torch.manual_seed(setup.cfg.common.seed + num_updates)
     sums, statistics = [], []
-    for sample, teacher in zip(samples, teachers):
+    for sample in samples:
+        with torch.no_grad():
+            teacher = logits_without_dropout(twin, sample["net_input"])
         logits = twin(**sample["net_input"])[0][:, prefix:]
         target = sample["target"][:, prefix:].reshape(-1)
         flat = logits.reshape(len(target), -1)
