@@ -1,4 +1,4 @@
-"""Checks of the tensors that the losses are given, each with a message that names the argument."""
+"""Checks of the tensors that the losses of ``docs/method.md`` are given; each message names the argument."""
 
 from typing import Optional, Sequence, Tuple
 

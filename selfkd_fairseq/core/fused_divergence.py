@@ -211,7 +211,7 @@ def project(features: Tensor, weight: Tensor, bias: Optional[Tensor], out: Tenso
         out: (C, V) of that dtype, overwritten.
 
     Returns:
-        ``out``; no gradient flows.
+        ``out``, (C, V); no gradient flows.
     """
     if bias is None:
         return torch.mm(features, weight.t(), out=out)

@@ -2,7 +2,7 @@
 
 What the matrix W says depends on the target word alone, so tokens are taken in the order of their targets and each
 distinct word of a chunk gets its row once: one (U, V, d) matrix product for U <= N distinct words in all, and no memory
-beyond the buffers of a chunk. The equations are those of :mod:`.soft_targets`.
+beyond the buffers of a chunk. The equations are those of ``docs/method.md``.
 """
 
 import math

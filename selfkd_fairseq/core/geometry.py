@@ -4,6 +4,7 @@
     C_tk  = cos(w_t - w, w_k - w), w the mean row; C_tt = 1           cosine
 
 A similarity turns a measure and the temperature tau' into the score of a word, of which soft targets are the softmax.
+Equations: ``docs/method.md``.
 
 To add one: a function in :data:`SIMILARITIES`; for a new measure, a subclass of :class:`Measure`. The reference and the
 fused loss read both from here. ``CONTRIBUTING.md`` names what goes with it.
@@ -129,7 +130,7 @@ class Measure:
             out: (U, V) in the dtype of the products; overwritten.
 
         Returns:
-            ``out``.
+            ``out``, (U, V).
         """
         raise NotImplementedError
 

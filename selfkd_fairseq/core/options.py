@@ -1,4 +1,4 @@
-"""The options of self-knowledge distillation, what each may be, and which of them do not go together."""
+"""The options of ``docs/method.md``, what each may be, and which of them do not go together."""
 
 import math
 from typing import Dict, Iterable, NamedTuple, Optional

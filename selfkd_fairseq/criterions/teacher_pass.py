@@ -32,7 +32,9 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
     low_precision = autocast_dtype(device.type)
     # What autocast has cast here it would remember for the pass with gradients, without a gradient.
     autocast = torch.autocast(device.type, dtype=low_precision, enabled=low_precision is not None, cache_enabled=False)
-    with torch.no_grad(), autocast, _evaluation_mode(inner), contextlib.ExitStack() as stack:
+    # With LayerDrop fairseq draws in evaluation, too, though it drops nothing then; what it draws, it draws on the CPU.
+    draws = torch.random.fork_rng(devices=[])
+    with torch.no_grad(), autocast, draws, _evaluation_mode(inner), contextlib.ExitStack() as stack:
         if isinstance(inner.decoder, StatefulDecoder):
             stack.enter_context(inner.decoder.as_in_training())
         return inner(**net_input)

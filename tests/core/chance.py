@@ -9,11 +9,11 @@ from tests import definition
 
 
 def drawn_words(support, weight, target, n, excluded, seed, ignore_index=None):
-    """{token: its n words} that a generator of this seed draws in the loss; None for a support without chance."""
+    """{token: its n words} that a generator (or one of this seed) draws in the loss; None where nothing is drawn."""
     if not definition.is_drawn(support):
         return None
     kept = (target != ignore_index).nonzero().squeeze(1) if ignore_index is not None else torch.arange(len(target))
-    generator = torch.Generator().manual_seed(seed)
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     words = SUPPORTS[support](Choice(None, weight, target[kept], n, excluded, generator=generator))
     return dict(zip(kept.tolist(), words.tolist()))
 

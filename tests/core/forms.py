@@ -63,6 +63,11 @@ FEW = {
 }  # fmt: skip
 
 
+def flags(options):
+    """Of the command line."""
+    return [word for name, value in options.items() for word in (f"--skd-{name.replace('_', '-')}", str(value))]
+
+
 def reads_teacher(options):
     """Whether the soft targets of a form read what the model says without dropout."""
     return options.get("teacher") == "self" and options.get("control") != "uniform"
