@@ -33,11 +33,11 @@ tests=(
     test_label_smoothing.py
 )
 
-# The package as pip gets it. Without build isolation, because pip asks the package for its metadata, for which fairseq
+# The source package as pip gets it, whichever of the two is installed. Without build isolation, because pip asks the package for its metadata, for which fairseq
 # imports torch: the installed one will do.
 download() {
     local version
-    version=$(sed -n 's/^fairseq-fixed==//p' "$root/requirements.txt")
+    version=$(sed -n 's/^fairseq-fixed==\([^ ;]*\).*/\1/p' "$root/requirements.txt")
     package=$folder/fairseq_fixed-$version.tar.gz
     if [ -f "$package" ]; then return; fi
     echo "[fairseq tests] downloading fairseq's source package"
