@@ -54,8 +54,11 @@ class RunningSetting(RefusedCheckpoint):
 
 
 @contextlib.contextmanager
-def _harmless_loads(path: str) -> Iterator[None]:
-    """Calls of ``torch.load``, all of one path, are made in the safe mode; refused settings reach nobody."""
+def _harmless_loads(path: str, whole: bool) -> Iterator[None]:
+    """Calls of ``torch.load``, all of one path, are made in the safe mode; refused settings reach nobody.
+
+    ``whole``: what is not a whole checkpoint of fairseq-train is refused, too.
+    """
 
     def load_and_check(*arguments: Any, **options: Any) -> Any:
         try:
@@ -68,7 +71,7 @@ def _harmless_loads(path: str) -> Iterator[None]:
         reason = why_refused(state) if isinstance(state, dict) else None
         if reason is not None:
             raise RunningSetting(f"{path} {reason}")
-        reason = why_no_checkpoint(state)
+        reason = why_no_checkpoint(state) if whole else None
         if reason is not None:
             raise RefusedCheckpoint(f"{path} {reason}")
         return state
@@ -101,7 +104,7 @@ def load_harmless(
         RefusedCheckpoint: it is damaged, holds a global that is not allowed, or is no checkpoint of fairseq-train.
         OSError: it cannot be read.
     """
-    with _harmless_loads(path):
+    with _harmless_loads(path, whole=True):
         state: dict[str, Any] = _fairseq_load(path, arg_overrides, load_on_all_ranks)
     return state
 
@@ -119,7 +122,7 @@ def load_ema_harmless(fpath: str) -> dict[str, Any]:
         RunningSetting, RefusedCheckpoint, OSError: as :func:`load_harmless`.
         KeyError: it holds no averaged parameters.
     """
-    with _harmless_loads(fpath):
+    with _harmless_loads(fpath, whole=False):  # fairseq reads the averaged parameters alone
         state: dict[str, Any] = _fairseq_load_ema(fpath)
     return state
 

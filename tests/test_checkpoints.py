@@ -73,6 +73,14 @@ def test_fairseq_refuses_a_planted_checkpoint(tmp_path, monkeypatch, load, torch
         assert all(torch.equal(value, average[key]) for key, value in load(str(path)).items())
 
 
+def test_averaged_parameters_are_read_from_a_file_that_holds_nothing_else(tmp_path):
+    """``--ema-seed-model`` reads no model and no settings."""
+    average = torch.nn.Linear(1, 1).state_dict()
+    torch.save({"extra_state": {"ema": average}}, tmp_path / "checkpoint.pt")
+    loaded = as_seed_of_an_average(str(tmp_path / "checkpoint.pt"))
+    assert all(torch.equal(value, average[key]) for key, value in loaded.items())
+
+
 # --------------------------------------------------------------------------------------------------------- copies
 
 OLD, NEW = b"old" * 10_000, b"new!" * 50_000
