@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = {"train": 200, "valid": 24, "test": 12}
 # Tensors of a Transformer that fairseq 0.12.2 alone has: a buffer that is never set, and an encoder layer's parameters
@@ -86,7 +88,7 @@ def write_translation(folder):
 
 def binarise_translation(folder):
     write_translation(folder)
-    run(
+    forked.run(
         "fairseq-preprocess", "--source-lang", "src", "--target-lang", "tgt", "--joined-dictionary",
         "--trainpref", folder / "train", "--validpref", folder / "valid", "--testpref", folder / "test",
         "--destdir", folder / "bin",
@@ -96,7 +98,7 @@ def binarise_translation(folder):
 
 def binarise_language_model(folder):
     write_translation(folder)
-    run(
+    forked.run(
         "fairseq-preprocess", "--only-source", "--trainpref", folder / "train.src",
         "--validpref", folder / "valid.src", "--testpref", folder / "test.src", "--destdir", folder / "bin",
     )  # fmt: skip

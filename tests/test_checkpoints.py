@@ -18,8 +18,9 @@ from fairseq.file_io import PathManager
 from fairseq.models.ema.ema import EMA
 
 from selfkd_fairseq import checkpoints
+from tests.forked import CONTEXT
 from tests.hostile.payloads import Opens
-from tests.resume.processes import CONTEXT, kill_at_file_size
+from tests.resume.processes import kill_at_file_size
 
 
 def test_namespace_loads_in_a_fresh_process(tmp_path, root):

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
+from .binarised_index import read_header
 from .errors import PreparationError
 from .files import UNFINISHED, count_lines, publish
 
 # fairseq's dictionary puts these before the types that its file lists; their ids are 0 to 3.
 SPECIAL_WORDS = ("<s>", "<pad>", "</s>", "<unk>")
-_INDEX_HEADER = struct.Struct("<9sQBQ")  # magic, version, type of the tokens, number of sentences
-# The types of tokens that fairseq has a code for, in numpy's words.
-_TOKEN_TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
 
 
 @dataclass(frozen=True)
@@ -48,20 +45,6 @@ def dictionary_types(dictionary: Path) -> int:
     return count_lines(dictionary) + len(SPECIAL_WORDS)
 
 
-def count_sentences(index: Path) -> int:
-    """Number of sentences of a binarised text.
-
-    Args:
-        index: its ``.idx`` file, whole.
-
-    Returns:
-        The number that the header has.
-    """
-    with open(index, "rb") as file:
-        _, _, _, sentences = _INDEX_HEADER.unpack(file.read(_INDEX_HEADER.size))
-    return int(sentences)
-
-
 def read_binary(stem: Path) -> BinaryText:
     """Read a binarised text from end to end.
 
@@ -70,20 +53,22 @@ def read_binary(stem: Path) -> BinaryText:
 
     Returns:
         The numbers of its sentences, its tokens and its special words.
+
+    Raises:
+        PreparationError: the ``.idx`` file is no index of binarised data.
     """
     import numpy  # here, so that a call that has nothing to do does not wait for the import
 
-    with open(f"{stem}.idx", "rb") as file:
-        _, _, code, sentences = _INDEX_HEADER.unpack(file.read(_INDEX_HEADER.size))
+    header = read_header(Path(f"{stem}.idx"))
     tokens, special = 0, numpy.zeros(len(SPECIAL_WORDS), dtype=numpy.int64)
     with open(f"{stem}.bin", "rb") as file:
         while True:
-            ids = numpy.fromfile(file, _TOKEN_TYPES[code], 1 << 20)
+            ids = numpy.fromfile(file, header.token_type, 1 << 20)
             if not ids.size:
                 break
             tokens += ids.size
             special += numpy.bincount(ids[ids < len(SPECIAL_WORDS)], minlength=len(SPECIAL_WORDS))
-    return BinaryText(int(sentences), tokens, tuple(int(number) for number in special))
+    return BinaryText(header.sentences, tokens, tuple(int(number) for number in special))
 
 
 def run_preprocess(folder: Path, options: Sequence[str], workers: int) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from selfkd_fairseq.data import binarisation
+from selfkd_fairseq.data import binarisation, binarised_index
 from selfkd_fairseq.data.errors import PreparationError
 from tests.data.corpus import tree
 from tests.data.quick_preprocess import quick_preprocess
@@ -57,7 +57,7 @@ def test_result_is_completed_before_it_appears(dest, monkeypatch):
     assert set(tree(dest / "bin")) == {"dict.txt", "codes"} | stems
     # a, b, c and the four of fairseq
     assert binarisation.dictionary_types(dest / "bin" / "dict.txt") == 7
-    assert binarisation.count_sentences(dest / "bin" / "train.idx") == 3
+    assert binarised_index.read_header(dest / "bin" / "train.idx").sentences == 3
 
 
 def test_nothing_appears_if_the_result_is_refused(dest, monkeypatch):
@@ -120,3 +120,41 @@ def test_reading_counts_tokens_and_special_words(tmp_path, code, kind):
     found = binarisation.read_binary(tmp_path / "train")
     assert (found.sentences, found.tokens) == (600_000, 1_600_000)
     assert found.special == (0, 0, 600_000, 600_000)
+
+
+INDEX = struct.pack("<9sQBQ2i2q", b"MMIDIDX\x00\x00", 1, 8, 2, 3, 1, 0, 6)
+
+
+def test_an_index_says_where_each_sentence_lies(tmp_path):
+    (tmp_path / "train.idx").write_bytes(INDEX)
+    assert binarised_index.read_header(tmp_path / "train.idx") == ("<u2", 2)
+    lengths, offsets = binarised_index.read_sentences(tmp_path / "train.idx")
+    assert (lengths.tolist(), offsets.tolist()) == ([3, 1], [0, 6])
+    assert lengths.dtype == offsets.dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (INDEX[:25], "or no index"),
+        (b"X" + INDEX[1:], "or no index"),
+        (INDEX[:9] + struct.pack("<Q", 2) + INDEX[17:], "version 2 of the format"),
+        (INDEX[:17] + b"\x63" + INDEX[18:], "tokens of type 99"),
+    ],
+    ids=["cut", "another mark", "another version", "another type"],
+)
+def test_a_damaged_header_is_one_line(tmp_path, content, reason):
+    (tmp_path / "train.idx").write_bytes(content)
+    (tmp_path / "train.bin").write_bytes(b"")
+    for read in (binarised_index.read_header, binarised_index.read_sentences):
+        with pytest.raises(PreparationError, match=f"train.idx is damaged.*{reason}"):
+            read(tmp_path / "train.idx")
+    with pytest.raises(PreparationError):
+        binarisation.read_binary(tmp_path / "train")
+
+
+@pytest.mark.parametrize("content", [INDEX[:-1], INDEX + b"\0", INDEX[:18] + b"\xff" * 8 + INDEX[26:]], ids=len)
+def test_an_index_of_another_size_than_its_header_says(tmp_path, content):
+    (tmp_path / "train.idx").write_bytes(content)
+    with pytest.raises(PreparationError, match=r"train.idx is damaged: \d+ bytes, and \d+ sentences in its header"):
+        binarised_index.read_sentences(tmp_path / "train.idx")

@@ -5,7 +5,8 @@ import subprocess
 import pytest
 import torch
 
-from tests.fairseq_setup import ROOT, command, run
+from tests.fairseq_setup import ROOT, command
+from tests.forked import run
 
 EXAMPLES = ROOT / "examples" / "language_model"
 SMALL = "task.tokens_per_sample=12 dataset.batch_size=4 common.cpu=true optimization.max_epoch=1".split()

@@ -9,7 +9,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
 import selfkd_fairseq  # noqa: F401 (lets torch load a fairseq checkpoint)
-from tests.fairseq_setup import ROOT, TINY_TRANSFORMER, command, finish, start
+from tests.fairseq_setup import ROOT, TINY_TRANSFORMER, command
+from tests.forked import finish, start
 
 EXAMPLES = ROOT / "examples" / "translation"
 NAMES = ("iwslt14", "iwslt15", "wmt14", "wmt16")

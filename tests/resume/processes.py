@@ -1,13 +1,10 @@
-"""fairseq-train in processes of their own that start fast, and that can be killed at a chosen moment.
+"""fairseq-train in processes as those of tests/forked.py, which can be killed at a chosen moment.
 
-Each is a fork of a server that has imported fairseq and the plugin and has done nothing else, so it holds nothing of
-another training: as fresh as a new interpreter, without its 4 seconds of imports. tests/smoke and tests/tasks resume
-with the true command line.
+tests/smoke resumes with the true command line.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -19,8 +16,8 @@ from typing import Any, Callable, NamedTuple, Tuple
 import torch
 from fairseq_cli import train
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fairseq_cli.train", "selfkd_fairseq"])
+from tests.forked import CONTEXT
+
 Hook = Callable[[str, Tuple[Any, ...]], None]  # of sys.addaudithook
 
 

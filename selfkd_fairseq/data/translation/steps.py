@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterable, Iterator, Optional, Tuple
 
-from ..binarisation import binarise, count_sentences
+from ..binarisation import binarise
+from ..binarised_index import read_header
 from ..errors import PreparationError
 from ..files import UNFINISHED, count_lines, read_lines, write_whole
 from ..kind import SPLITS
@@ -226,7 +227,7 @@ def _complete(work: Work, folder: Path) -> None:
     for split in SPLITS:
         for language in work.settings.languages:
             expected = count_lines(work.dest / "bpe" / f"{split}.{language}")
-            found = count_sentences(folder / f"{split}.{pair}.{language}.idx")
+            found = read_header(folder / f"{split}.{pair}.{language}.idx").sentences
             if found != expected:
                 raise PreparationError(f"fairseq-preprocess made {found} sentences of {expected} in {split}.{language}")
     shutil.copyfile(str(work.dest / "bpe" / "codes"), str(folder / "bpe.codes"))
