@@ -36,6 +36,7 @@ setup(
     install_requires=[
         "torch>=2.4",  # older ones cannot load a fairseq checkpoint in the safe mode
         "numpy",
+        "scipy>=1.10",  # fairseq for Python 3.11 brings it
         "sacremoses>=0.1",  # older ones cannot normalise punctuation as Moses does
         "subword-nmt>=0.3.8",
         "sacrebleu>=2.1",

@@ -1,18 +1,17 @@
 """Perplexity and its uncertainty: the bootstrap over sentences.
 
 The sentences of the test set are drawn anew, with replacement, as many as there are; the interval holds the middle
-95 % of what the draws give (percentiles 2.5 and 97.5, interpolated as :func:`numpy.percentile` does). Two systems are
+95 % of what the draws give (percentiles 2.5 and 97.5, as :func:`scipy.stats.bootstrap` takes them). Two systems are
 compared on the same draws. Source: Efron and Tibshirani (1993), *An Introduction to the Bootstrap*, chapter 13. The
 sentences are taken for independent; where a model carries its state from sentence to sentence this is an approximation.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
-
-PERCENTILES = (2.5, 97.5)
+from scipy import stats
 
 
 class Interval(NamedTuple):
@@ -29,14 +28,30 @@ class Interval(NamedTuple):
     high: float
 
 
-def _resampled_means(sums: np.ndarray, tokens: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """Mean per token in each draw of sentences, (samples,)."""
-    generator = np.random.default_rng(seed)
-    means = np.empty(samples)
-    for sample in range(samples):  # one draw at a time: all at once would be (samples, sentences) numbers
-        drawn = generator.integers(len(sums), size=len(sums))
-        means[sample] = sums[drawn].sum() / tokens[drawn].sum()
-    return means
+def _mean(sums: np.ndarray, tokens: np.ndarray, axis: int = -1) -> Any:
+    """Mean per token."""
+    return sums.sum(axis) / tokens.sum(axis)
+
+
+def _perplexity(nll: np.ndarray, tokens: np.ndarray, axis: int = -1) -> Any:
+    return np.exp(_mean(nll, tokens, axis))
+
+
+def _interval(statistic: Callable[..., Any], sums: np.ndarray, tokens: np.ndarray, samples: int, seed: int) -> Interval:
+    value = float(statistic(sums, tokens))
+    if len(sums) == 1:
+        return Interval(value, value, value)  # every draw is the same, and scipy asks for two sentences
+    drawn = stats.bootstrap(
+        (sums, tokens),
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=samples,
+        batch=1,  # all draws at once would be (samples, sentences) numbers
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return Interval(value, *map(float, drawn.confidence_interval))
 
 
 def perplexity(nll: np.ndarray, tokens: np.ndarray, samples: int, seed: int) -> Interval:
@@ -51,8 +66,7 @@ def perplexity(nll: np.ndarray, tokens: np.ndarray, samples: int, seed: int) -> 
     Returns:
         The perplexity of all sentences, and percentiles 2.5 and 97.5 of that of the draws.
     """
-    low, high = np.percentile(np.exp(_resampled_means(nll, tokens, samples, seed)), PERCENTILES)
-    return Interval(float(np.exp(nll.sum() / tokens.sum())), float(low), float(high))
+    return _interval(_perplexity, nll, tokens, samples, seed)
 
 
 def nll_difference(nll: np.ndarray, baseline: np.ndarray, tokens: np.ndarray, samples: int, seed: int) -> Interval:
@@ -68,6 +82,4 @@ def nll_difference(nll: np.ndarray, baseline: np.ndarray, tokens: np.ndarray, sa
     Returns:
         The mean difference over all tokens in nats, and percentiles 2.5 and 97.5 of that of the draws.
     """
-    difference = nll - baseline
-    low, high = np.percentile(_resampled_means(difference, tokens, samples, seed), PERCENTILES)
-    return Interval(float(difference.sum() / tokens.sum()), float(low), float(high))
+    return _interval(_mean, nll - baseline, tokens, samples, seed)

@@ -1,4 +1,8 @@
-"""Whether a model's confidence is its accuracy: the expected calibration error (Guo et al., 2017, arXiv 1706.04599)."""
+"""Whether a model's confidence is its accuracy: the expected calibration error (Guo et al., 2017, arXiv 1706.04599).
+
+Counted here and not by :func:`scipy.stats.binned_statistic`, whose bins hold their lower bound and not, as the paper's,
+their upper one.
+"""
 
 from __future__ import annotations
 

@@ -46,6 +46,11 @@ def test_difference_is_that_of_a_loop_on_the_same_draws():
     assert nll_difference(NLL, NLL, TOKENS, 50, 7) == (0, 0, 0)
 
 
+def test_one_sentence_is_every_draw():
+    assert perplexity(NLL[:1], TOKENS[:1], 50, 7) == pytest.approx([math.exp(4 / 3)] * 3)
+    assert nll_difference(NLL[:1], BASELINE[:1], TOKENS[:1], 50, 7) == pytest.approx([-0.5 / 3] * 3)
+
+
 def test_large_sample_comes_near_the_normal_approximation():
     generator = np.random.default_rng(1)
     tokens = generator.integers(5, 40, size=1000)
