@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from selfkd_fairseq.fairseq_package import require_fairseq
+from selfkd_fairseq.common.fairseq_package import require_fairseq
 
 PROGRAM = "selfkd-neighbours"
 require_fairseq(PROGRAM)
 
+from selfkd_fairseq import hardening, register
 from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_results
 from selfkd_fairseq.core import TEMPERATURE_SCALES, SelfKDOptions
 from selfkd_fairseq.core.geometry import SIMILARITIES, rms_distance
@@ -161,6 +162,8 @@ def look_at_neighbours(options: argparse.Namespace, parser: OneLineParser) -> st
         EvaluationError: something that the user can mend.
         OSError: a file cannot be read or written.
     """
+    register()
+    hardening.install()
     embedding = load_trained_embedding(options.checkpoint, find_data_folder(options.data))
     soft = _soft_target_options(options, embedding.trained_with)
     if options.count >= len(embedding.weight):

@@ -5,7 +5,7 @@ In the YAML of a recipe::
     hydra:
       callbacks:
         fresh_job:
-          _target_: selfkd_fairseq.multirun.FreshJob
+          _target_: selfkd_fairseq.runs.multirun.FreshJob
 
 The package must be importable before fairseq reads ``--user-dir``: installed, or with its parent in ``PYTHONPATH``.
 """
@@ -25,11 +25,14 @@ from fairseq_cli import train
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from .. import register
 from .provenance import provenance
 
 __all__ = ["FreshJob", "forget_last_training", "record_provenance"]
 
 RECORD = "provenance.json"
+
+register()  # for --user-dir fairseq imports nothing that was imported before
 
 
 def forget_last_training() -> None:

@@ -1,9 +1,9 @@
 """Errors that a user can mend are one line in fairseq's own commands, too.
 
 The console commands of this package print such an error as one line. ``fairseq-train`` and its like let it through to
-Python, which prints some hundred lines of stack. In a program of that name, and nowhere else, this module has it
-printed as ``fairseq-train: error: ...``; the exit status stays 1. Scripts and notebooks that import the package keep
-their own handling, and every other exception keeps its stack.
+Python, which prints some hundred lines of stack. In a program of that name, and nowhere else, it is printed here as
+``fairseq-train: error: ...``; the exit status stays 1. Scripts and notebooks keep their own handling, and every other
+exception keeps its stack.
 """
 
 from __future__ import annotations
@@ -14,22 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable
 
-from hydra.errors import CompactHydraException
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from .one_line import in_one_line
+from ..common.errors import MendableError
+from ..common.one_line import in_one_line
+from .stand_ins import stand_in
 
-__all__ = ["MendableError", "print_in_one_line"]
+__all__ = ["print_in_one_line"]
 
 Hook = Callable[["type[BaseException]", BaseException, "TracebackType | None"], Any]
-
-
-class MendableError(CompactHydraException):
-    """Something that the user can mend, such as a damaged file. The message is one line and names the file.
-
-    hydra prints the message of its own compact errors without a stack: so ``fairseq-hydra-train``, where no error
-    comes to Python, prints this one.
-    """
 
 
 def _message(error: BaseException) -> str | None:
@@ -59,10 +52,10 @@ def _hook(
 
 
 def print_in_one_line() -> None:
-    """Have each :class:`MendableError` that ends one of fairseq's commands printed as one line, for this process."""
+    """Have each :class:`MendableError` that ends one of fairseq's commands printed as one line, for this process.
+
+    A second call changes nothing.
+    """
     program = Path(sys.argv[0]).name if sys.argv else ""  # Python embedded in another program may have no arguments
     if program.startswith("fairseq-"):
-        sys.excepthook = functools.partial(_hook, program, sys.excepthook)
-
-
-print_in_one_line()
+        stand_in(sys, "excepthook", lambda before: functools.partial(_hook, program, before))

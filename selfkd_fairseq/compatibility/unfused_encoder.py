@@ -25,6 +25,3 @@ def switch_off_fused_layers() -> None:
         self.load_to_BT = False
 
     TransformerEncoderLayerBase._load_from_state_dict = load_and_stay_unfused
-
-
-switch_off_fused_layers()

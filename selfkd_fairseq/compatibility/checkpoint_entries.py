@@ -37,6 +37,3 @@ def keep_entries_of_tasks() -> None:
 
     Trainer.save_checkpoint = save_with_entry
     checkpoint_utils.load_checkpoint = load_with_entry
-
-
-keep_entries_of_tasks()

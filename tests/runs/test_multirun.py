@@ -7,7 +7,7 @@ from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 from fairseq_cli import train
 
-from selfkd_fairseq.multirun import forget_last_training, record_provenance
+from selfkd_fairseq.runs.multirun import forget_last_training, record_provenance
 
 
 class Writer:

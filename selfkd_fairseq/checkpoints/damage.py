@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from .one_line_errors import MendableError
+from ..common.errors import MendableError
 
 __all__ = [
     "RefusedCheckpoint",
+    "RunningSetting",
     "UnfitCheckpoint",
     "find_damage",
     "is_out_of_memory",
@@ -36,6 +37,10 @@ _DIFFERENCES = {
 
 class RefusedCheckpoint(MendableError, pickle.UnpicklingError):
     """Nothing of a checkpoint is loaded: it is damaged, or could run code. The message is one line."""
+
+
+class RunningSetting(RefusedCheckpoint):
+    """A setting of a checkpoint would run as Python: refused like a pickled global. The message is one line."""
 
 
 class UnfitCheckpoint(MendableError):

@@ -3,8 +3,8 @@
 When a gradient is NaN or infinite, fairseq's trainer runs the batch once more under ``NanDetector``, which logs the
 module and the parameters concerned, and stops with ``gradients are Nan/Inf``. The detector asks torch for backward
 hooks by way of a module's output, and torch finds no tensor in the output of a Transformer encoder, a dict of lists:
-the training ends with a bare ``StopIteration`` and no name. With this module imported, the gradients are watched at the
-tensors themselves, wherever they are in an output.
+the training ends with a bare ``StopIteration`` and no name. Here the gradients are watched at the tensors themselves,
+wherever they are in an output.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from fairseq import utils
 from fairseq.nan_detector import NanDetector
 from torch import Tensor, nn
+
+from .stand_ins import stand_in
 
 
 def _watch_gradients(detector: NanDetector, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -41,9 +43,6 @@ def add_hooks(detector: NanDetector, module: nn.Module) -> None:
         detector.bhooks.append(module.register_forward_hook(functools.partial(_watch_gradients, detector)))
 
 
-def mend_search() -> None:
+def watch_gradients_at_tensors() -> None:
     """Make ``NanDetector`` watch gradients at tensors, for this process; a second call changes nothing."""
-    NanDetector.add_hooks = add_hooks
-
-
-mend_search()
+    stand_in(NanDetector, "add_hooks", lambda _: add_hooks)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from selfkd_fairseq.fairseq_package import NOT_INSTALLED, fairseq_versions
+from selfkd_fairseq.common.fairseq_package import NOT_INSTALLED, fairseq_versions
 
 # As on a machine where fairseq is not installed.
 WITHOUT = """

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from selfkd_fairseq.common.errors import MendableError
+from selfkd_fairseq.common.one_line import in_one_line
 from selfkd_fairseq.evaluation.errors import EvaluationError
-from selfkd_fairseq.one_line_errors import MendableError, in_one_line, print_in_one_line
+from selfkd_fairseq.hardening.one_line_errors import print_in_one_line
 
 
 @pytest.fixture
@@ -71,6 +73,10 @@ def test_errors_of_the_process_of_a_gpu(hook, capsys):
     assert hook("fairseq-train", caught.value) == []
     assert capsys.readouterr().err.endswith("fairseq-train: error: x.pt is empty\n")
     mendable = f"{MendableError.__module__}.MendableError: "
-    for name in ("ValueError: ", "selfkd_fairseq.checkpoint_average.AverageError: ", "selfkd_fairseq.no_such.Error: "):
+    for name in (
+        "ValueError: ",
+        "selfkd_fairseq.checkpoints.average_inputs.AverageError: ",
+        "selfkd_fairseq.no_such.Error: ",
+    ):
         other = ProcessRaisedException(str(caught.value).replace(mendable, name), 0, 1)
         assert hook("fairseq-train", other) == [(type(other), other, None)]

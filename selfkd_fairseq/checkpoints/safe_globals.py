@@ -25,7 +25,7 @@ _NUMBERS = re.compile(r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)")  # bool, in
 
 
 def _refused(what: str) -> pickle.UnpicklingError:
-    return pickle.UnpicklingError(f"GLOBAL {what} is not of plain numbers")  # worded for checkpoint_damage
+    return pickle.UnpicklingError(f"GLOBAL {what} is not of plain numbers")  # worded for damage.why_not_loaded
 
 
 class NumberType:

@@ -11,8 +11,7 @@ import pytest
 import torch
 from fairseq.logging.meters import AverageMeter
 
-from selfkd_fairseq import checkpoint_globals
-from selfkd_fairseq.checkpoint_globals import CHECKPOINT_GLOBALS, NumberArray
+from selfkd_fairseq.checkpoints.safe_globals import CHECKPOINT_GLOBALS, NumberArray, NumberType
 
 NUMBERS = {
     "counts of --eval-bleu": np.array([31, 12, 4, 1]),
@@ -91,7 +90,7 @@ def test_the_documented_list_is_the_true_one(root):
 def test_a_state_is_given_once():
     """Another would free the memory that ``torch.from_numpy`` shares by then."""
     array = NumberArray()
-    state = (1, (2,), checkpoint_globals.NumberType("i8"), False, bytes(16))
+    state = (1, (2,), NumberType("i8"), False, bytes(16))
     array.__setstate__(state)
     with pytest.raises(pickle.UnpicklingError, match="numpy.ndarray"):
         array.__setstate__(state)

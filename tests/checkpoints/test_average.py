@@ -11,14 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from selfkd_fairseq import checkpoint_average
-from selfkd_fairseq.checkpoint_average import (
-    AverageError,
-    average_checkpoints,
-    last_checkpoints,
-    round_once,
-    save_checkpoint,
-)
+from selfkd_fairseq.checkpoints import average
+from selfkd_fairseq.checkpoints.average import average_checkpoints, round_once, save_checkpoint
+from selfkd_fairseq.checkpoints.average_inputs import AverageError, CheckpointFile, last_checkpoints
 from tests.hostile.payloads import Opens
 
 HALF_FORMS = {torch.float16: (11, -24), torch.bfloat16: (8, -133), torch.float32: (24, -149)}
@@ -109,7 +104,7 @@ def test_parts_cut_through_tensors(tmp_path, monkeypatch):
     models[1]["a"] = models[1]["a"].t().contiguous().t()  # other strides
     paths = write(tmp_path, models)
     whole = average_checkpoints(paths)["model"]
-    monkeypatch.setattr(checkpoint_average, "PART_ELEMENTS", 4)  # and a sixteenth is 3
+    monkeypatch.setattr(average, "PART_ELEMENTS", 4)  # and a sixteenth is 3
     parted = average_checkpoints(paths)["model"]
     for key, shape in shapes.items():
         mean = np.mean([model[key].double().numpy() for model in models], axis=0).astype(np.float32)
@@ -257,8 +252,8 @@ def test_damaged_files(tmp_path, message, monkeypatch):
     if DAMAGE[message]:
         DAMAGE[message](paths[1])
     else:
-        check = checkpoint_average._File.check
-        monkeypatch.setattr(checkpoint_average._File, "check", lambda file: (check(file), os.utime(file.path, (1, 1))))
+        check = CheckpointFile.check
+        monkeypatch.setattr(CheckpointFile, "check", lambda file: (check(file), os.utime(file.path, (1, 1))))
     with pytest.raises(AverageError, match=message) as caught:
         average_checkpoints(paths)
     assert "\n" not in str(caught.value)

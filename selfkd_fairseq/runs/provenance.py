@@ -12,9 +12,9 @@ from typing import Any, Sequence
 
 import torch
 
-from .data.raw_text import sha256_of
-from .fairseq_package import fairseq_versions
-from .version import __version__
+from ..common.fairseq_package import fairseq_versions
+from ..data.raw_text import sha256_of
+from ..version import __version__
 
 __all__ = ["commit", "data_checksums", "machine", "provenance", "versions"]
 
