@@ -5,6 +5,7 @@ import torch
 
 from selfkd_fairseq.core import (
     CONTROLS,
+    IMPLEMENTATIONS,
     NORMALISATIONS,
     SIMILARITIES,
     SUPPORTS,
@@ -12,6 +13,7 @@ from selfkd_fairseq.core import (
     SelfKDOptions,
     nearest_words,
     rms_distance,
+    self_kd_loss,
     soft_targets,
 )
 from selfkd_fairseq.core.soft_targets import make_shuffle
@@ -65,6 +67,18 @@ def test_cosine_by_hand(scale):
     assert q.measures[0, 1:].tolist() == pytest.approx([1.0, 0.0, -5 / math.sqrt(50)], abs=1e-15)
     expected = [share / sum(shares) for share in shares]
     assert [float(q.probs[0, 0]), *q.probs[0, 2:].tolist()] == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("support", ["nearest", "full"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_cosine_of_a_target_with_itself_is_1_even_if_its_row_is_the_mean(support, implementation):
+    weight = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0], [0.0, 0.0]])
+    result = self_kd_loss(
+        torch.zeros(1, 2), weight, torch.tensor([4]), alpha=0.5, similarity="cosine", support=support, support_size=4,
+        min_target_prob=0.0, implementation=implementation,
+    )  # fmt: skip
+    assert result.statistics.target_prob.item() == pytest.approx(math.e / (math.e + 4), rel=1e-6)
+    assert result.statistics.measure.item() == 0.0
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])

@@ -19,6 +19,8 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor
 
+from tests.core.forms import FORMS
+from tests.core.forms import flags as flags_of
 from tests.fairseq_setup import (
     NO_DROPOUT,
     TINY_LSTM,
@@ -113,19 +115,20 @@ PRECISIONS = {
 
 
 @pytest.mark.parametrize(
-    "precision, model, support",
+    "precision, model, form",
     [
         ("fp16", TIED, "predicted"),
         ("memory-efficient fp16", LSTM, "nearest"),
         ("bf16", TIED, "full"),
         ("memory-efficient bf16", LSTM, "random"),
+        ("fp16", TIED, "full, self, T 2"),
+        ("bf16", LSTM, "nearest, cosine, self, within, T 2"),
     ],
-    ids=PRECISIONS,
 )
-def test_trains_as_in_float32(precision: str, model: list[str], support: str, tiny_translation: Path) -> None:
+def test_trains_as_in_float32(precision: str, model: list[str], form: str, tiny_translation: Path) -> None:
     flags, bf16 = PRECISIONS[precision]
     dtype = torch.float16 if "fp16" in precision else torch.bfloat16
-    common = [*model, *OURS, "--skd-support", support, "--lr", "0.02"]
+    common = [*model, *OURS, *flags_of(FORMS[form]), "--lr", "0.02"]
     exact = losses(trainer_of(tiny_translation, *common, "--optimizer", "adam"), 5)
     low = trainer_of(tiny_translation, *common, *flags, bf16=bf16)
     assert losses(low, 5) == pytest.approx(exact, rel=2e-3 if dtype is torch.float16 else 1e-2)
@@ -139,10 +142,10 @@ def test_a_language_model_that_carries_its_state_trains_in_bfloat16(tiny_languag
     assert losses(trainer_of(tiny_language_model, *flags, bf16="bf16"), 4) == pytest.approx(exact, rel=1e-2)
 
 
-@pytest.mark.parametrize("support", ["predicted", "full"])
-def test_trains_under_bfloat16_autocast(support: str, tiny_translation: Path) -> None:
+@pytest.mark.parametrize("form", ["predicted", "full", "full, self, T 2", "nearest, cosine, self, within, T 2"])
+def test_trains_under_bfloat16_autocast(form: str, tiny_translation: Path) -> None:
     """What --amp is on a GPU: float32 weights, matrix products in half precision."""
-    flags = [*TRANSFORMER, *OURS, "--skd-support", support, "--optimizer", "adam", "--lr", "0.003"]
+    flags = [*TRANSFORMER, *OURS, *flags_of(FORMS[form]), "--optimizer", "adam", "--lr", "0.003"]
     exact = losses(trainer_of(tiny_translation, *flags), 5)
     low = trainer_of(tiny_translation, *flags)
     forward = low.criterion.forward

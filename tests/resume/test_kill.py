@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.resume.processes import KillAtFileEvent, KillInCopy, Run
-from tests.resume.systems import DATA, SUPPORTS, SYSTEMS, UPDATES_PER_EPOCH
+from tests.resume.systems import DATA, FORMS, SYSTEMS, UPDATES_PER_EPOCH
 from tests.resume.trainings import (
     assert_same_checkpoint,
     checkpoint,
@@ -29,12 +29,12 @@ SEED = 11
 EPOCHS = {"transformer": 9, "lstm": 4} if LONG else {"transformer": 4, "lstm": 2}
 CASES = [("transformer", "predicted"), ("transformer", "random"), ("lstm", "predicted"), ("lstm", "nearest")]
 if LONG:
-    CASES = [(system, support) for system in SYSTEMS for support in SUPPORTS]
+    CASES = [(system, form) for system in SYSTEMS for form in FORMS]
 
 
-def saves_and_epochs(system, support):
+def saves_and_epochs(system, form):
     """(flags, number of epochs); a run with ``nearest`` saves at refreshes alone, without which it is not exact."""
-    if support != "nearest":
+    if form != "nearest":
         return ["--save-interval-updates", 2], EPOCHS[system]
     # the least divisor of an epoch: so the checkpoint at its end falls on a refresh, too
     interval = next(n for n in range(2, 100) if UPDATES_PER_EPOCH[system] % n == 0)
@@ -70,11 +70,11 @@ def kill_soon(run, rng):
 WAYS = (kill_in_copy, kill_soon, kill_among_files)
 
 
-@pytest.mark.parametrize("system, support", CASES)
-def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(system, support, request, tmp_path):
+@pytest.mark.parametrize("system, form", CASES)
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(system, form, request, tmp_path):
     rng = random.Random(SEED)
-    data, (saves, epochs) = request.getfixturevalue(DATA[system]), saves_and_epochs(system, support)
-    flags = (*SYSTEMS[system], *SUPPORTS[support], *saves, "--keep-interval-updates", 1, "--max-epoch", epochs)
+    data, (saves, epochs) = request.getfixturevalue(DATA[system]), saves_and_epochs(system, form)
+    flags = (*SYSTEMS[system], *FORMS[form], *saves, "--keep-interval-updates", 1, "--max-epoch", epochs)
     straight, killed = (Run(data, tmp_path / name, flags, hardened=True) for name in ("straight", "killed"))
     straight.finish(straight.start())
     for number in range(KILLS):
