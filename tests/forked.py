@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ class Command(NamedTuple):
             self.process.kill()
             raise AssertionError(f"{self.line} does not end")
         out, err = ((self.streams / name).read_text(encoding="utf-8") for name in STREAMS[1:])
+        shutil.rmtree(self.streams)
         if check and self.process.exitcode != 0:
             raise AssertionError(f"{self.line} failed with {self.process.exitcode}:\n{out[-2000:]}\n{err[-4000:]}")
         return subprocess.CompletedProcess(self.line, self.process.exitcode, out, err)
@@ -47,6 +49,7 @@ class Command(NamedTuple):
 
 def _main(line: list[str], cwd: str, environment: dict[str, str], streams: Path) -> None:
     os.chdir(cwd)
+    os.environ.clear()
     os.environ.update(environment)
     for descriptor, name in enumerate(STREAMS):
         file = os.open(streams / name, os.O_RDONLY if name == "stdin" else os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -62,12 +65,12 @@ def _main(line: list[str], cwd: str, environment: dict[str, str], streams: Path)
         sys.exit(1)
 
 
-def start(name: str, *arguments: Any, cwd: Any = ROOT, stdin: str = "", **environment: str) -> Command:
-    """Start a command of fairseq."""
+def start(name: str, *arguments: Any, cwd: Any = ROOT, stdin: str = "") -> Command:
+    """Start a command of fairseq, in the environment as it is now."""
     streams = Path(tempfile.mkdtemp(prefix="forked-"))
     (streams / "stdin").write_text(stdin, encoding="utf-8")
     line = [str(Path(sys.executable).parent / name), *map(str, arguments)]
-    process = CONTEXT.Process(target=_main, args=(line, str(cwd), environment, streams))
+    process = CONTEXT.Process(target=_main, args=(line, str(cwd), dict(os.environ), streams))
     process.start()
     return Command(line, process, streams)
 

@@ -66,6 +66,7 @@ def refused_by_fairseq(capsys, monkeypatch, name, data, *arguments):
     handlers = list(logging.root.handlers)  # the module adds one, for the stdout of this test
     main = importlib.import_module(f"fairseq_cli.{name.split('-', 1)[1].replace('-', '_')}").cli_main
     monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{name}", str(data), *PLUGIN, *map(str, arguments)])
+    monkeypatch.chdir(data.parent)  # fairseq-train makes a folder checkpoints
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     print_in_one_line()  # as in a process of that name
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""fairseq's own console commands with ``--user-dir selfkd_fairseq``, as a user types them."""
+"""fairseq's own console commands with ``--user-dir selfkd_fairseq``, as a user types them; some of them forked."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from tests import forked
 from tests.fairseq_setup import ROOT, TINY_LSTM_LM, TINY_TRANSFORMER, run
 from tests.resume.trainings import assert_same_checkpoint
 
@@ -17,8 +18,8 @@ TRAIN = [
 SELF_KD = ["--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "30", "--report-accuracy"]
 
 
-def train(data, save_dir, *flags, cwd=ROOT, check=True):
-    return run(
+def train(data, save_dir, *flags, start=run, cwd=ROOT, check=True):
+    return start(
         "fairseq-train", data, *TRAIN, "--save-dir", save_dir, "--log-file", f"{save_dir}.json", *flags,
         cwd=cwd, check=check,
     )  # fmt: skip
@@ -88,7 +89,7 @@ def test_resume_is_exact(straight, tiny_translation, tmp_path):
 
 def test_same_seed_same_losses(straight, tiny_translation, tmp_path):
     folder, flags = straight
-    train(tiny_translation, tmp_path / "again", *flags, "--max-update", "12")
+    train(tiny_translation, tmp_path / "again", *flags, "--max-update", "12", start=forked.run)
     again = [(r["loss"], r["nll_loss"], r["skd_loss"]) for r in train_log(tmp_path / "again")]
     assert again == [(r["loss"], r["nll_loss"], r["skd_loss"]) for r in train_log(folder)[:12]]
 
@@ -120,7 +121,7 @@ def test_user_dir_from_another_folder_after_a_plain_copy(tiny_translation, tmp_p
 
 
 def test_language_model_trains_and_evaluates(tiny_language_model, tmp_path):
-    train(tiny_language_model, tmp_path / "run", *TINY_LSTM_LM, *SELF_KD, "--max-update", "5")
+    train(tiny_language_model, tmp_path / "run", *TINY_LSTM_LM, *SELF_KD, "--max-update", "5", start=forked.run)
     evaluated = run(
         "fairseq-eval-lm", tiny_language_model, "--user-dir", "selfkd_fairseq", "--path",
         tmp_path / "run" / "checkpoint_last.pt", "--tokens-per-sample", "12", "--cpu", "--gen-subset", "valid",
@@ -139,19 +140,22 @@ def test_hydra_trains_from_the_example_config(tiny_translation, tmp_path, monkey
     state = torch.load(tmp_path / "run" / "checkpoints" / "checkpoint_best.pt", weights_only=True)
     assert state["cfg"]["criterion"]["_name"] == "self_kd"
     assert state["model"]["decoder.output_projection.weight"].shape == (64, 128)
-    bad = run("fairseq-hydra-train", *config, *overrides, "criterion.skd_alpha=7", check=False)
+    bad = forked.run("fairseq-hydra-train", *config, *overrides, "criterion.skd_alpha=7", check=False)
     assert bad.returncode != 0
     assert bad.stderr.strip().splitlines()[-1] == "self_kd: alpha must be in [0, 1], got 7.0"
     assert "Traceback" not in bad.stderr
 
 
-def test_bad_option_is_one_line_and_touches_no_checkpoint(straight, tiny_translation, tmp_path):
+@pytest.mark.parametrize("start", [run, forked.run], ids=["started", "forked"])
+def test_bad_option_is_one_line_and_touches_no_checkpoint(straight, tiny_translation, tmp_path, start):
+    """Also with a fork in place of the true command, on which other tests rely."""
     folder, flags = straight
     shutil.copytree(folder, tmp_path / "run")
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.pt")}
     done = train(
-        tiny_translation, tmp_path / "run", *flags, "--skd-temperature", "0", "--max-update", "50", check=False
-    )
+        tiny_translation, tmp_path / "run", *flags, "--skd-temperature", "0", "--max-update", "50", check=False,
+        start=start,
+    )  # fmt: skip
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1] == "self_kd: temperature must be above 0 and finite, got 0.0"
@@ -163,7 +167,7 @@ def test_unsupported_model_is_one_line_and_writes_no_checkpoint(tiny_language_mo
         tiny_language_model, tmp_path / "run", "--task", "language_modeling", "--arch", "transformer_lm",
         "--decoder-layers", "1", "--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "16",
         "--decoder-attention-heads", "2", "--adaptive-softmax-cutoff", "10,20", "--tokens-per-sample", "12",
-        "--max-update", "2", check=False,
+        "--max-update", "2", check=False, start=forked.run,
     )  # fmt: skip
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
