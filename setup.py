@@ -7,6 +7,16 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 
+# fairseq 0.12.2 does not import on Python 3.11 and later; the other two are the same code, mended, one with wheels. An
+# extra, because all of them write the folder fairseq/: nobody who has one shall get another on top of it.
+FAIRSEQ = [
+    'fairseq==0.12.2; python_version < "3.11"',
+    've-fairseq>=0.12.3,<0.13; python_version >= "3.11" and python_version < "3.13"'
+    ' and sys_platform == "linux" and platform_machine == "x86_64"',
+    'fairseq-fixed>=0.12.3.1,<0.13; python_version >= "3.13"'
+    ' or python_version >= "3.11" and (sys_platform != "linux" or platform_machine != "x86_64")',
+]
+
 
 def read_version() -> str:
     """The version string, read as text so that packaging never imports torch."""
@@ -24,9 +34,6 @@ setup(
     python_requires=">=3.8",
     packages=find_packages(include=["selfkd_fairseq", "selfkd_fairseq.*"]),
     install_requires=[
-        # fairseq 0.12.2 does not import on Python 3.11 and later; fairseq-fixed is the same code, mended.
-        'fairseq==0.12.2; python_version < "3.11"',
-        'fairseq-fixed>=0.12.3.1,<0.13; python_version >= "3.11"',
         "torch>=2.4",  # older ones cannot load a fairseq checkpoint in the safe mode
         "numpy",
         "scipy>=1.10",  # fairseq for Python 3.11 brings it
@@ -36,7 +43,7 @@ setup(
         "tqdm>=4.57",
         "matplotlib>=3.5",
     ],
-    extras_require={"test": ["pytest", "hypothesis", "tensorboardX", "ctranslate2>=4"]},
+    extras_require={"fairseq": FAIRSEQ, "test": ["pytest", "hypothesis", "tensorboardX", "ctranslate2>=4"]},
     entry_points={
         "console_scripts": [
             "selfkd-average-checkpoints=selfkd_fairseq.cli.average_checkpoints:main",

@@ -27,11 +27,7 @@ make() {
         py38 | py310) # what fairseq 0.12.2 asks for cannot be installed by a new pip: see the head of the file
             "${pip[@]}" -r "$root/scripts/environments/$1.txt" && "${pip[@]}" --no-deps fairseq==0.12.2
             ;;
-        *) # as scripts/setup.sh does it
-            sed -n '/^# build/,/^# run/p' "$root/requirements.txt" >"$2/build-requirements.txt"
-            "${pip[@]}" -r "$2/build-requirements.txt" &&
-                "${pip[@]}" --no-build-isolation -r "$root/requirements.txt"
-            ;;
+        *) PYTHON=$python SETUP_VENV=$2 bash "$root/scripts/setup.sh" ;;
     esac
 }
 
@@ -42,7 +38,7 @@ import platform
 from importlib import metadata
 
 installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in metadata.distributions()}
-fairseq = next((f"{name} {installed[name]}" for name in ("fairseq-fixed", "fairseq") if name in installed), "-")
+fairseq = ", ".join(f"{name} {installed[name]}" for name in sorted(installed) if "fairseq" in name) or "-"
 rest = (installed.get(name, "-") for name in ("torch", "numpy", "hydra-core", "omegaconf", "pip"))
 print(platform.python_version(), fairseq, *rest, sep=" | ")
 PYTHON

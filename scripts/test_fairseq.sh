@@ -33,11 +33,11 @@ tests=(
     test_label_smoothing.py
 )
 
-# The package as pip gets it. Without build isolation, because pip asks the package for its metadata, for which fairseq
+# The source package as pip gets it, whichever of the two is installed. Without build isolation, because pip asks the package for its metadata, for which fairseq
 # imports torch: the installed one will do.
 download() {
     local version
-    version=$(sed -n 's/^fairseq-fixed==//p' "$root/requirements.txt")
+    version=$(sed -n 's/^fairseq-fixed==\([^ ;]*\).*/\1/p' "$root/requirements.txt")
     package=$folder/fairseq_fixed-$version.tar.gz
     if [ -f "$package" ]; then return; fi
     echo "[fairseq tests] downloading fairseq's source package"
@@ -87,8 +87,8 @@ rm -f "$folder"/*.xml "$folder/outcomes.md"
 failed=0
 run_tests alone "${tests[@]/#/tests/}" || true
 run_tests namespace_allowed -p namespace_allowed "${tests[@]/#/tests/}" || true
-run_tests with_plugin -p selfkd_fairseq "${tests[@]/#/tests/}" || true
-run_tests self_kd_in_place -p selfkd_fairseq tests/self_kd_in_place.py || failed=1
+run_tests with_plugin -p plugin_registered "${tests[@]/#/tests/}" || true
+run_tests self_kd_in_place -p plugin_registered tests/self_kd_in_place.py || failed=1
 "$python" "$peer/compare_outcomes.py" alone="$folder/alone.xml" namespace_allowed="$folder/namespace_allowed.xml" \
     with_plugin="$folder/with_plugin.xml" >"$folder/outcomes.md" || failed=1
 cat "$folder/outcomes.md"

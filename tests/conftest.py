@@ -4,9 +4,26 @@ from pathlib import Path
 
 import pytest
 
+import selfkd_fairseq
+from selfkd_fairseq import hardening
 from tests import fairseq_setup
 
+selfkd_fairseq.register()
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def fairseq_as_it_was():
+    """What a test hardens by itself, or by calling one of the commands, the next one finds as fairseq has it."""
+    yield
+    hardening.remove()
+
+
+@pytest.fixture
+def hardened(fairseq_as_it_was):
+    """fairseq as with SELFKD_HARDENED=1 from the start, in this process."""
+    hardening.install()
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,11 @@ from tests.fairseq_setup import ROOT
 OPENING = {
     "benchmark/preparation.py": "the system's, and written",
     "benchmark/report.py": "written",
-    "checkpoint_average.py": "binary",
-    "checkpoint_damage.py": "binary",
+    "checkpoints/average.py": "binary",
+    "checkpoints/damage.py": "binary",
     "cli/command.py": "the null device",
     "cli/compare.py": "written",
+    "common/fairseq_package.py": "pip's",
     "data/archives.py": "binary",
     "data/binarisation.py": "binary, and fairseq's log",
     "data/binarised_index.py": "binary",
@@ -35,9 +36,8 @@ OPENING = {
     "data/translation/word_counts.py": "written",
     "evaluation/comparison_folder.py": "this package's own",
     "evaluation/text_files.py": "a user's",
-    "fairseq_package.py": "pip's",
-    "multirun.py": "this package's own",
-    "provenance.py": "the system's",
+    "runs/multirun.py": "this package's own",
+    "runs/provenance.py": "the system's",
 }
 # Characters that str.splitlines or universal newlines take for the end of a line stay in theirs.
 WORDS = ["Der Hund\u2028 rennt\x85 .", "", "Ein\rHaus\x0c steht hier .", "kunst\u2029 ist lang"]

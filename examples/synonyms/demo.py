@@ -40,6 +40,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description="Three systems on a corpus whose truth is known.")
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for everything it writes")
     parser.add_argument("--seed", type=int, default=1, help="seed of the corpus and of the three trainings")
+    parser.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM",
+        help=f"which of them to train: {', '.join(SYSTEMS)} (all)",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a minute's check that every step runs; learns nothing")
     parser.add_argument(
         "--self-kd-flags", default="", metavar="FLAGS", help="more flags for self_kd, e.g. '--skd-alpha 0.1'"
@@ -74,16 +78,18 @@ def claim_output(folder: Path) -> TextIO:
     return lock
 
 
-def make_jobs(folders: Folders, settings: Settings, seed: int, self_kd_flags: List[str]) -> Dict[str, Dict[str, Job]]:
+def make_jobs(
+    folders: Folders, settings: Settings, systems: Sequence[str], seed: int, self_kd_flags: List[str]
+) -> Dict[str, Dict[str, Job]]:
     """Stage -> name -> job, in the order in which they run; also written to ``commands.sh``."""
     extra = {"self_kd": self_kd_flags}
     stages = {
         "binarise": {"corpus": Job(commands.preprocess(folders), folders.corpus / "preprocess.out")},
         "train": {
             s: Job(commands.train(s, folders, settings, seed, extra.get(s, [])), folders.run(s) / "train.out")
-            for s in SYSTEMS
+            for s in systems
         },
-        "translate": {s: Job(commands.generate(s, folders, settings), folders.generated(s)) for s in SYSTEMS},
+        "translate": {s: Job(commands.generate(s, folders, settings), folders.generated(s)) for s in systems},
     }
     lines = [
         "# What the demo ran, for a shell in the checkout with the environment active. Each stage ran side by side."
@@ -93,27 +99,28 @@ def make_jobs(folders: Folders, settings: Settings, seed: int, self_kd_flags: Li
     return stages
 
 
-def report_training(folders: Folders, epochs: int) -> None:
+def report_training(folders: Folders, systems: Sequence[str], epochs: int) -> None:
     states = []
-    for system in SYSTEMS:
+    for system in systems:
         curve = read_training_log(folders.log(system)).valid_nll
         states.append(f"{system} {len(curve)}/{epochs}" + (f" {curve[-1][1]:.3f}" if curve else ""))
     say("train: epoch and valid nll (bits)   " + "   ".join(states))
 
 
-def report_translating(folders: Folders, total: int) -> None:
-    counts = [f"{s} {len(read_translations(folders.generated(s)))}/{total}" for s in SYSTEMS]
+def report_translating(folders: Folders, systems: Sequence[str], total: int) -> None:
+    counts = [f"{s} {len(read_translations(folders.generated(s)))}/{total}" for s in systems]
     say("translate: sentences   " + "   ".join(counts))
 
 
 def run_stages(folders: Folders, settings: Settings, stages: Dict[str, Dict[str, Job]]) -> None:
     """Binarise, train, translate."""
+    systems = list(stages["train"])
     say("binarise the corpus")
     run_jobs(stages["binarise"], lambda: None)
-    say(f"train {len(SYSTEMS)} systems side by side, {settings.epochs} epochs each (logs in {folders.output / 'runs'})")
-    run_jobs(stages["train"], lambda: report_training(folders, settings.epochs))
+    say(f"train {len(systems)} systems side by side, {settings.epochs} epochs each (logs in {folders.output / 'runs'})")
+    run_jobs(stages["train"], lambda: report_training(folders, systems, settings.epochs))
     say("translate the test set with the best checkpoint of each")
-    run_jobs(stages["translate"], lambda: report_translating(folders, settings.test_pairs))
+    run_jobs(stages["translate"], lambda: report_translating(folders, systems, settings.test_pairs))
 
 
 def score_translations(hypotheses: Sequence[str], pairs: Sequence[Pair], bleu: BLEU) -> Tuple[float, float]:
@@ -123,14 +130,14 @@ def score_translations(hypotheses: Sequence[str], pairs: Sequence[Pair], bleu: B
     return score, correct / len(pairs)
 
 
-def measure_all(folders: Folders, corpus: Dict[str, List[Pair]], bleu: BLEU) -> List[Row]:
+def measure_all(folders: Folders, systems: Sequence[str], corpus: Dict[str, List[Pair]], bleu: BLEU) -> List[Row]:
     """The rows of the table; the first is the truth, which always says the most probable correct translation."""
     valid, test = corpus["valid"], corpus["test"]
     valid_truth, test_truth = true_distributions(valid), true_distributions(test)
     best = [" ".join(most_probable(translations(pair.meaning))) for pair in test]
     score, correct = score_translations(best, test, bleu)
     rows = [Row("truth", measure_truth(valid, valid_truth).nll, score, correct, measure_truth(test, test_truth))]
-    for system in SYSTEMS:
+    for system in systems:
         say(f"measure {system} against the truth")
         hypotheses = read_translations(folders.generated(system))
         score, correct = score_translations([hypotheses[number] for number in range(len(test))], test, bleu)
@@ -143,11 +150,12 @@ def measure_all(folders: Folders, corpus: Dict[str, List[Pair]], bleu: BLEU) -> 
 def write_report(folders: Folders, rows: List[Row], bleu: BLEU, options: argparse.Namespace) -> None:
     """Write the table and the figure, show the table, and say where everything is."""
     flags = f" --self-kd-flags {shlex.quote(options.self_kd_flags)}" if options.self_kd_flags else ""
-    command = f"bash scripts/demo.sh --seed {options.seed}{' --quick' if options.quick else ''}{flags}"
+    systems = "" if options.systems == list(SYSTEMS) else f" --systems {' '.join(options.systems)}"
+    command = f"bash scripts/demo.sh --seed {options.seed}{' --quick' if options.quick else ''}{systems}{flags}"
     table = as_markdown(rows) + "\n" + explanation(rows[0].test, str(bleu.get_signature()), command)
     (folders.output / "table.md").write_text(table, encoding="utf-8")
     (folders.output / "table.csv").write_text(as_csv(rows), encoding="utf-8")
-    curves = {system: read_training_log(folders.log(system)) for system in SYSTEMS}
+    curves = {system: read_training_log(folders.log(system)) for system in options.systems}
     draw_figure(curves, rows, folders.output / "curves.png")
     print(f"\n{table}")
     for label, name in (("Table", "table.md"), ("Figure", "curves.png"), ("Commands", "commands.sh")):
@@ -160,17 +168,17 @@ def run(options: argparse.Namespace) -> None:
     lock = claim_output(folders.output)
     with lock:
         folders.corpus.mkdir()
-        for system in SYSTEMS:
+        for system in options.systems:
             folders.run(system).mkdir(parents=True)
         say(f"draw the corpus: {settings.train_pairs} training pairs, seed {options.seed}")
         # the small splits first: they stay the same if the training set grows
         sizes = {"test": settings.test_pairs, "valid": settings.valid_pairs, "train": settings.train_pairs}
         corpus = draw_corpus(sizes, options.seed)
         write_corpus(corpus, folders.corpus, german_vocabulary())
-        stages = make_jobs(folders, settings, options.seed, shlex.split(options.self_kd_flags))
+        stages = make_jobs(folders, settings, options.systems, options.seed, shlex.split(options.self_kd_flags))
         run_stages(folders, settings, stages)
         bleu = BLEU(force=True)  # the corpus is made of words: no warning that it looks tokenised
-        rows = measure_all(folders, corpus, bleu)
+        rows = measure_all(folders, options.systems, corpus, bleu)
         write_report(folders, rows, bleu, options)
         say("done")
 

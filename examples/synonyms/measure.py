@@ -9,12 +9,13 @@ from typing import Dict, List, Sequence
 import torch
 from fairseq import checkpoint_utils
 
-import selfkd_fairseq  # noqa: F401  # lets torch load fairseq's checkpoints safely
+from selfkd_fairseq import register
 
 from .corpus import Pair
 from .distribution import END_OF_SENTENCE, Measurement, PositionScore, average, next_word_distributions, score_position
 from .grammar import translations
 
+register()  # the models, and what torch's safe mode must take to load fairseq's checkpoints
 # importing fairseq sets the root logger to DEBUG, which makes other libraries print
 logging.getLogger().setLevel(logging.WARNING)
 

@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Sequence
 
 import matplotlib
 
-from selfkd_fairseq import provenance
+from selfkd_fairseq.runs import provenance
 
 from .distribution import Measurement
 from .fairseq_output import TrainingCurves

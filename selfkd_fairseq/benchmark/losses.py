@@ -20,6 +20,16 @@ SIZES = ((3500, 9700, 128), (3500, 10000, 512), (3500, 32000, 512), (1400, 10000
 LABEL_SMOOTHING = 0.1
 ALPHA = 0.5
 NEAREST_SIZE = 16
+# Forms of the method beside the plain supports
+FORMS: Dict[str, Dict[str, Any]] = {
+    "within the support, predicted 4": {"normalise": "support", "support_size": 4, "similarity": "gaussian"},
+    "full distance T 4": {"support": "full", "student_temperature": 4.0, "min_target_prob": 0.0},
+    "full cosine T 5": {
+        "support": "full", "similarity": "cosine", "student_temperature": 5.0, "min_target_prob": 0.0
+    },
+    "self": {"support": "full", "teacher": "self", "embedding_weight": 0.0, "min_target_prob": 0.0},
+    "self and cosine": {"support": "full", "teacher": "self", "similarity": "cosine", "min_target_prob": 0.0},
+}  # fmt: skip
 
 
 class Tensors(NamedTuple):
@@ -81,7 +91,8 @@ def _label_smoothed(t: Tensors) -> None:
 
 def _self_kd(t: Tensors, **arguments: Any) -> None:
     arguments = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,), **arguments}
-    self_kd_loss(*t, **arguments).loss.backward()
+    # The features stand for those of a pass without dropout, too: what they hold costs nothing.
+    self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss.backward()
     _clear(t)
 
 
@@ -121,6 +132,8 @@ def contenders(t: Tensors) -> Dict[str, Callable[[], None]]:
         work[f"self_kd fused {support}"] = functools.partial(
             _self_kd, t, support=support, support_size=size, neighbours=neighbours if support == "nearest" else None
         )
+    for name, options in FORMS.items():
+        work[f"self_kd fused {name}"] = functools.partial(_self_kd, t, **options)
     if t.features.device.type == "cuda":
         work.update(_peers(t))
     return work

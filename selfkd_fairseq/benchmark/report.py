@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Sequence
 
 import torch
 
-from .. import provenance
+from ..runs import provenance
 from ..version import __version__
 
 __all__ = ["as_table", "machine", "write_csv", "write_plot"]

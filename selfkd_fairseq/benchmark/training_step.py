@@ -18,11 +18,17 @@ ARCHITECTURES = {"transformer_multi30k": (9708, 250, 14), "transformer_selfkd_iw
 CRITERIONS = {
     "label_smoothed_cross_entropy": ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"],
     **{
-        f"self_kd {support}": [
+        f"self_kd {name}": [
             "--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "0",
-            "--skd-support", support, "--skd-support-size", size,
+            *flags,
         ]
-        for support, size in (("predicted", "1"), ("nearest", "16"), ("full", "1"))
+        for name, flags in (
+            ("predicted", ["--skd-support", "predicted"]),
+            ("nearest", ["--skd-support", "nearest", "--skd-support-size", "16"]),
+            ("full", ["--skd-support", "full"]),
+            ("self", ["--skd-support", "full", "--skd-teacher", "self", "--skd-embedding-weight", "0"]),
+            ("self and cosine", ["--skd-support", "full", "--skd-teacher", "self", "--skd-similarity", "cosine"]),
+        )
     },
 }  # fmt: skip
 

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from selfkd_fairseq.fairseq_package import require_fairseq
+from selfkd_fairseq.common.fairseq_package import require_fairseq
 
 PROGRAM = "selfkd-average-checkpoints"
 require_fairseq(PROGRAM)
 
-from selfkd_fairseq.checkpoint_average import AverageError, average_checkpoints, last_checkpoints, save_checkpoint
+from selfkd_fairseq.checkpoints.average import average_checkpoints, save_checkpoint
+from selfkd_fairseq.checkpoints.average_inputs import AverageError, last_checkpoints
 from selfkd_fairseq.cli.command import OneLineParser, count, run_command
 
 DESCRIPTION = """\

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from ..fairseq_package import require_fairseq
+from ..common.fairseq_package import require_fairseq
 
 PROGRAM = "selfkd-benchmark"
 require_fairseq(PROGRAM)
@@ -15,6 +15,7 @@ require_fairseq(PROGRAM)
 import torch
 from tqdm import tqdm
 
+from .. import register
 from ..benchmark import language_model, losses, preparation, report, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
 from .command import OneLineParser, count, print_now
@@ -253,6 +254,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         The exit status, 0. A wrong command line ends the program with status 2.
     """
     options, device = _options(argv)
+    register()
     if options.threads:
         torch.set_num_threads(options.threads[0])
     options.output.mkdir(parents=True, exist_ok=True)

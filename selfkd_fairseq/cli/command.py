@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, Mapping, NoReturn
 
+from selfkd_fairseq.common.one_line import in_one_line
 from selfkd_fairseq.data.files import publish
-from selfkd_fairseq.one_line import in_one_line
 
 # As a shell reports a program that SIGPIPE ended, which is what becomes of a tool whose reader is gone.
 NO_READER = 141

@@ -115,7 +115,7 @@ def _write(folder: Path, comparison: Comparison, scoring: dict[str, Any]) -> Non
     import torch
 
     from selfkd_fairseq.evaluation.comparison_plots import draw_plots
-    from selfkd_fairseq.provenance import provenance
+    from selfkd_fairseq.runs.provenance import provenance
 
     here = provenance(torch.device("cpu"))
     plots = draw_plots(comparison, folder)

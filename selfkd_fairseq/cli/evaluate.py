@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Sequence
 
-from selfkd_fairseq.fairseq_package import require_fairseq
+from selfkd_fairseq.common.fairseq_package import require_fairseq
 
 PROGRAM = "selfkd-evaluate"
 require_fairseq(PROGRAM)
@@ -15,6 +15,7 @@ require_fairseq(PROGRAM)
 import torch
 from tqdm import tqdm
 
+from selfkd_fairseq import hardening, register
 from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_results
 from selfkd_fairseq.data.raw_text import sha256_of
 from selfkd_fairseq.evaluation.calibration import BINS, calibrate
@@ -27,7 +28,7 @@ from selfkd_fairseq.evaluation.runs import EVALUATION_FORMAT
 from selfkd_fairseq.evaluation.split import TASKS, read_split
 from selfkd_fairseq.evaluation.teacher_forced import score_tokens
 from selfkd_fairseq.evaluation.trained_model import TrainedModel, load_trained_model
-from selfkd_fairseq.provenance import provenance
+from selfkd_fairseq.runs.provenance import provenance
 
 DEFAULT_MAX_TOKENS = 2048
 
@@ -152,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
 
     def work() -> str:
+        register()
+        hardening.install()
         options.data = find_data_folder(options.data)
         if options.results_path.exists() and not options.results_path.is_dir():
             raise EvaluationError(f"--results-path {options.results_path} is not a folder")

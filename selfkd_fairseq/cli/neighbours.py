@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from selfkd_fairseq.fairseq_package import require_fairseq
+from selfkd_fairseq.common.fairseq_package import require_fairseq
 
 PROGRAM = "selfkd-neighbours"
 require_fairseq(PROGRAM)
 
+from selfkd_fairseq import hardening, register
 from selfkd_fairseq.cli.command import OneLineParser, count, run_command, write_results
-from selfkd_fairseq.core import TEMPERATURE_SCALES, SoftTargetOptions
-from selfkd_fairseq.core.soft_targets import effective_temperature, rms_distance
+from selfkd_fairseq.core import TEMPERATURE_SCALES, SelfKDOptions
+from selfkd_fairseq.core.geometry import SIMILARITIES, rms_distance
+from selfkd_fairseq.core.soft_targets import effective_temperature
 from selfkd_fairseq.evaluation.data_folder import find_data_folder
 from selfkd_fairseq.evaluation.errors import EvaluationError
 from selfkd_fairseq.evaluation.neighbours import Neighbour, as_csv, as_table, find_neighbours, most_frequent_words
@@ -61,16 +63,19 @@ def make_parser() -> OneLineParser:
     chosen.add_argument("--words", nargs="+", metavar="WORD", help="the words to look at")
     chosen.add_argument("--most-frequent", type=count, default=20, metavar="N", help="or the N most frequent (20)")
     parser.add_argument("--count", type=count, default=8, metavar="N", help="neighbours of each word (%(default)s)")
+    parser.add_argument("--skd-similarity", choices=list(SIMILARITIES), help="similarity that they are made of")
     parser.add_argument("--skd-temperature", type=float, metavar="T", help="temperature of the soft targets")
     parser.add_argument("--skd-temperature-scale", choices=TEMPERATURE_SCALES, help="unit of the temperature")
     parser.add_argument("--skd-min-target-prob", type=float, metavar="P", help="floor of the word's own probability")
     return parser
 
 
-def _soft_target_options(options: argparse.Namespace, trained_with: SoftTargetOptions | None) -> SoftTargetOptions:
-    """Of the command line, else of the training, else the defaults."""
-    soft = trained_with or SoftTargetOptions()
-    given = {name: getattr(options, f"skd_{name}") for name in ("temperature", "temperature_scale", "min_target_prob")}
+def _soft_target_options(options: argparse.Namespace, trained_with: SelfKDOptions | None) -> SelfKDOptions:
+    """Of the command line, else of the training, else the defaults; what the matrix alone says, without a control."""
+    soft = trained_with or SelfKDOptions()
+    soft = soft._replace(teacher="embedding", control="none", normalise="vocabulary", student_temperature=1.0)
+    names = ("similarity", "temperature", "temperature_scale", "min_target_prob")
+    given = {name: getattr(options, f"skd_{name}") for name in names}
     soft = soft._replace(**{name: value for name, value in given.items() if value is not None})
     try:
         soft.check()
@@ -100,7 +105,7 @@ def _words(options: argparse.Namespace, embedding: TrainedEmbedding) -> list[str
     return words
 
 
-def _notes(checkpoint: Path, embedding: TrainedEmbedding, soft: SoftTargetOptions, count: int) -> str:
+def _notes(checkpoint: Path, embedding: TrainedEmbedding, soft: SelfKDOptions, count: int) -> str:
     """What the numbers of the table are, in two lines."""
     weight, trained = embedding.weight, embedding.trained_with
     if trained is None:
@@ -108,18 +113,20 @@ def _notes(checkpoint: Path, embedding: TrainedEmbedding, soft: SoftTargetOption
     else:
         size = "" if trained.support == "full" else f" of {trained.support_size}"
         training = f"It was trained with self_kd, support {trained.support}{size}."
-    distance = effective_temperature(weight, soft)
+    unit = ""
+    if SIMILARITIES[soft.similarity].measure.has_unit:
+        unit = f" {soft.temperature_scale} (as a distance {effective_temperature(weight, soft):.4g})"
     return (
         f"{checkpoint}: output matrix of {weight.size(0):,} words x {weight.size(1)}, RMS distance of two words "
         f"{rms_distance(weight):.4g}. {training}\n"
         f"q nearest: soft targets with the support nearest of {count}; q full: with the exact support full. Both with "
-        f"temperature {soft.temperature:g} {soft.temperature_scale} (as a distance {distance:.4g}) and a floor of "
-        f"{soft.min_target_prob:g} for the word itself."
+        f"similarity {soft.similarity}, temperature {soft.temperature:g}{unit} and a floor of {soft.min_target_prob:g} "
+        "for the word itself."
     )
 
 
 def _contents(
-    parser: OneLineParser, neighbours: list[list[Neighbour]], notes: str, soft: SoftTargetOptions, count: int
+    parser: OneLineParser, neighbours: list[list[Neighbour]], notes: str, soft: SelfKDOptions, count: int
 ) -> dict[str, bytes]:
     """The files by name; what their reader should know besides is reported."""
     title = "Nearest words in the output embedding"
@@ -155,6 +162,8 @@ def look_at_neighbours(options: argparse.Namespace, parser: OneLineParser) -> st
         EvaluationError: something that the user can mend.
         OSError: a file cannot be read or written.
     """
+    register()
+    hardening.install()
     embedding = load_trained_embedding(options.checkpoint, find_data_folder(options.data))
     soft = _soft_target_options(options, embedding.trained_with)
     if options.count >= len(embedding.weight):

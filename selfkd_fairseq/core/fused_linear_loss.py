@@ -1,14 +1,13 @@
 """The loss of self-knowledge distillation from features and the output matrix, without ever holding an (N, V) tensor.
 
-Two identities carry it. With ``z_i = W h_i + b``, ``p_i = softmax(z_i)`` and soft targets q that sum to 1,
+One pass over chunks of tokens gives every sum, the most probable words and the gradients of h, W and b, which are taken
+in the forward pass. With ``z_i = W h_i + b``, ``p_i = softmax(z_i)`` and the label-smoothed target s,
 
-    - sum_k q_ik log p_ik = logsumexp(z_i) - sum_k q_ik z_ik            sum_k q_ik z_ik = h_i . m_i + c_i
-    dL/dz_ik = p_ik - (1 - alpha) s_ik - alpha q_ik                     m_i = sum_k q_ik w_k, c_i = sum_k q_ik b_k
+    dL/dz_ik = (1 - alpha) (p_ik - s_ik) + alpha dL_SKD/dz_ik
 
-where s is the label-smoothed target. So one pass over chunks of tokens gives every sum, the most probable words and
-the gradients of h, W and b, which are taken in the forward pass. What label smoothing adds to every word alike is a
-correction of rank one. With the support ``full`` q depends on the target word alone: tokens are taken in the order of
-their targets, and each distinct target word of a chunk gets its row of q once (:mod:`.fused_exact_targets`).
+What label smoothing adds to every word alike is a correction of rank one. What the distillation term adds is in
+:mod:`.fused_divergence`. With the support ``full`` what W says depends on the target word alone: tokens are taken in
+the order of their targets, and each distinct target word of a chunk gets its row once (:mod:`.fused_full_targets`).
 
 Result and gradients are those of :mod:`selfkd_fairseq.core.reference_loss`, the equations those of ``docs/method.md``.
 """
@@ -18,32 +17,17 @@ from typing import Any, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .fused_exact_targets import ExactTargets
+from .arguments import at_least_float32
+from .fused_divergence import Chunk, DivergenceInputs, make_divergence, project
+from .options import SelfKDOptions
 from .reference_loss import SelfKDLoss, Statistics
-from .soft_targets import effective_temperature, sparse_soft_targets
-from .supports import SoftTargetOptions, at_least_float32, make_support, support_words
+from .supports import SUPPORTS
 
 __all__ = ["autocast_dtype", "fused_self_kd_loss"]
 
 # Measured on 2 cores: fewer tokens starve the matrix products, more leave the cache. A GPU wants larger products.
 CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 256 << 20}
 CHUNK_TOKENS = {"cpu": 512, "cuda": 1 << 20}
-
-
-class _Plan(NamedTuple):
-    """What one call of the loss is to do, checked.
-
-    ``embedding`` is the output matrix as the soft targets see it: not cast by autocast, and without a gradient.
-    """
-
-    embedding: Tensor
-    alpha: float
-    options: SoftTargetOptions
-    label_smoothing: float
-    excluded: Tuple[int, ...]
-    chunk_size: int
-    neighbours: Optional[Tensor]
-    generator: Optional[torch.Generator]
 
 
 class Gradients(NamedTuple):
@@ -81,60 +65,47 @@ def default_chunk_size(vocabulary_size: int, num_tokens: int, device: torch.devi
 class _Pass:
     """One forward pass over the chunks: sums, statistics and, where needed, gradients."""
 
-    def __init__(self, features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor, plan: _Plan):
-        self.features, self.weight, self.bias, self.target, self.plan = features, weight, bias, target, plan
-        self.dtype = at_least_float32(features.dtype)
-        self.temperature = effective_temperature(plan.embedding, plan.options)
-        self.smoothing_of_others = plan.label_smoothing / (weight.size(0) - 1)
-        self.excluded_ids = torch.tensor(plan.excluded, dtype=torch.long, device=target.device)
+    def __init__(self, features: Tensor, label_smoothing: float, inputs: DivergenceInputs):
+        self.features, self.label_smoothing, self.inputs = features, label_smoothing, inputs
+        self.weight, self.bias, self.target, self.dtype = inputs.weight, inputs.bias, inputs.target, inputs.dtype
+        self.smoothing_of_others = label_smoothing / (self.weight.size(0) - 1)
+        self.excluded_ids = torch.tensor(inputs.excluded, dtype=torch.long, device=features.device)
         zero = torch.zeros((), dtype=self.dtype, device=features.device)
-        self.nll, self.lse, self.skd = zero.clone(), zero.clone(), zero.clone()
-        self.target_prob, self.distance = zero.clone(), zero.clone()
+        self.nll, self.lse = zero.clone(), zero.clone()
         self.n_correct = torch.zeros((), dtype=torch.long, device=features.device)
-        self.num_pairs = self.n_correct.clone()
+        self.divergence = make_divergence(inputs)
 
     def run(self, needs: Tuple[bool, bool, bool]) -> Tuple[SelfKDLoss, Gradients]:
         """Return the result, without autograd history, and the gradients of its ``loss`` that are needed."""
-        h, w, dtype, plan = self.features, self.weight, self.dtype, self.plan
+        h, w, dtype, alpha = self.features, self.weight, self.dtype, self.inputs.alpha
         grads = Gradients(
             torch.empty(h.shape, dtype=dtype, device=h.device) if needs[0] else None,
             torch.zeros(w.shape, dtype=dtype, device=w.device) if needs[1] else None,
             torch.zeros(w.size(0), dtype=dtype, device=w.device) if needs[2] else None,
         )
-        fixed_words = None
-        if plan.options.support == "full":
-            self.exact = ExactTargets(
-                plan.embedding, self.temperature, plan.options.min_target_prob, plan.excluded, plan.chunk_size, dtype
-            )
-        elif plan.options.support != "predicted":  # whose words come from the logits of each chunk
-            fixed_words = support_words(
-                None, plan.embedding, self.target, plan.options, plan.excluded, plan.neighbours, plan.generator
-            )
-        logits = torch.empty(plan.chunk_size, w.size(0), dtype=h.dtype, device=h.device)
-        probs = torch.empty(plan.chunk_size, w.size(0), dtype=dtype, device=h.device)
-        for start in range(0, h.size(0), plan.chunk_size):
-            tokens = slice(start, start + plan.chunk_size)
-            size = h[tokens].size(0)
-            words = None if fixed_words is None else fixed_words[tokens]
-            self._chunk(tokens, logits[:size], probs[:size], words, grads)
-        ce = self._cross_entropy(grads)
-        loss = (1.0 - plan.alpha) * ce + plan.alpha * self.skd if plan.alpha > 0 else ce
+        size = self.inputs.chunk_size
+        logits = torch.empty(size, w.size(0), dtype=h.dtype, device=h.device)
+        probs = torch.empty(size, w.size(0), dtype=dtype, device=h.device)
+        for start in range(0, h.size(0), size):
+            tokens = slice(start, start + size)
+            length = h[tokens].size(0)
+            self._chunk(tokens, logits[:length], probs[:length], grads)
+        ce, term = self._cross_entropy(grads), self.divergence
+        loss = (1.0 - alpha) * ce + alpha * term.loss if alpha > 0 else ce
         num_tokens = torch.tensor(h.size(0), device=h.device)
-        statistics = Statistics(num_tokens, self.n_correct, self.target_prob, self.distance, self.num_pairs)
-        return SelfKDLoss(loss, ce, self.nll, self.skd, statistics), grads
+        statistics = Statistics(
+            num_tokens, self.n_correct, term.target_prob, term.entropy, term.measure, term.num_pairs
+        )
+        return SelfKDLoss(loss, ce, self.nll, term.loss, statistics), grads
 
-    def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, words: Optional[Tensor], grads: Gradients) -> None:
+    def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, grads: Gradients) -> None:
         """Sums of one chunk, and its share of the gradients but for what label smoothing adds to every word."""
-        plan, target = self.plan, self.target[tokens]
-        h = self.features[tokens]
-        if self.bias is None:
-            torch.mm(h, self.weight.t(), out=logits)
-        else:
-            torch.addmm(self.bias, h, self.weight.t(), out=logits)
-        z = logits.to(self.dtype)
+        target, h = self.target[tokens], self.features[tokens]
         column = target.unsqueeze(1)
-        if plan.options.support == "predicted":
-            best_logit, best_word, words = self._predicted(z)
+        z = project(h, self.weight, self.bias, logits).to(self.dtype)
+        predicted = None
+        if self.inputs.options.support == "predicted":
+            best_logit, best_word, predicted = self._predicted(z, column)
         else:
             best_logit, best_word = z.max(dim=1)
         torch.softmax(z, dim=1, out=probs)
@@ -145,49 +116,31 @@ class _Pass:
         self.lse += (excess + best_logit).sum()
 
         wanted = any(gradient is not None for gradient in grads)
-        # Now dL/dz: p, less the soft targets, less the label-smoothed one but for what is the same for every word.
-        if words is None:
-            exact = self.exact.chunk(target)
-            # Less the largest logit first: a sum over V words of large logits would lose what tells them apart.
-            below_best = z.sub_(best_logit.unsqueeze(1))
-            self.skd += (excess - torch.bmm(exact.probs.unsqueeze(1), below_best.unsqueeze(2)).view(-1)).sum()
-            self._count(exact.target_prob, exact.distance, exact.num_pairs)
-            if plan.alpha > 0 and wanted:
-                probs.sub_(exact.probs, alpha=plan.alpha)
-        else:
-            support = make_support(target, words, plan.excluded)
-            q = sparse_soft_targets(plan.embedding, support, self.temperature, plan.options.min_target_prob)
-            below_best = (best_logit.unsqueeze(1) - z.gather(1, q.indices)).masked_fill(~q.valid, 0.0)
-            q_probs = q.probs.to(self.dtype)
-            self.skd += (excess + (q_probs * below_best).sum(dim=1)).sum()
-            valid = q.valid[:, 1:]
-            self._count(q.probs[:, 0].sum(), q.distances[:, 1:].masked_fill(~valid, 0.0).sum(), valid.sum())
-            probs.scatter_add_(1, q.indices, -plan.alpha * q_probs)
+        self.divergence.add(Chunk(tokens, z, probs, best_logit, best_word, excess, predicted), wanted)
         if wanted:
-            on_target = -(1.0 - plan.alpha) * (1.0 - plan.label_smoothing - self.smoothing_of_others)
+            # Less the label-smoothed target, but for what is the same for every word.
+            on_target = -(1.0 - self.inputs.alpha) * (1.0 - self.label_smoothing - self.smoothing_of_others)
             probs.scatter_add_(1, column, torch.full_like(column, on_target, dtype=self.dtype))
             self._backward_products(probs, h, tokens, grads)
 
-    def _predicted(self, z: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """The largest logit (C,), its word (C,), and the n most probable words that are not excluded (C, n).
+    def _predicted(self, z: Tensor, column: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """The largest logit (C,), its word (C,), and the n most probable words that may be in the support (C, n).
 
-        One search serves both: the excluded columns are put aside for it and put back.
+        One search serves both: the columns that are left out are put aside for it and put back.
         """
-        size = self.plan.options.support_size
-        kept = z[:, self.excluded_ids]
-        z.index_fill_(1, self.excluded_ids, -float("inf"))
+        options = self.inputs.options
+        aside = self.excluded_ids.expand(z.size(0), -1)
+        if options.normalise == "support":  # the words are chosen beside the target
+            aside = torch.cat([aside, column], dim=1)
+        kept = z.gather(1, aside)
+        z.scatter_(1, aside, -float("inf"))
         # For one word max, as in the reference: of equal logits it takes the same one as argmax.
-        best, words = z.max(dim=1, keepdim=True) if size == 1 else z.topk(size, dim=1)
-        z.index_copy_(1, self.excluded_ids, kept)
+        best, words = z.max(dim=1, keepdim=True) if options.support_size == 1 else z.topk(options.support_size, dim=1)
+        z.scatter_(1, aside, kept)
         candidates = torch.cat([best[:, :1], kept], dim=1)
-        candidate_words = torch.cat([words[:, :1], self.excluded_ids.expand(z.size(0), -1)], dim=1)
+        candidate_words = torch.cat([words[:, :1], aside], dim=1)
         best_logit, position = candidates.max(dim=1)
         return best_logit, candidate_words.gather(1, position.unsqueeze(1)).squeeze(1), words
-
-    def _count(self, target_prob: Tensor, distance: Tensor, num_pairs: Tensor) -> None:
-        self.target_prob += target_prob
-        self.distance += distance
-        self.num_pairs += num_pairs
 
     def _backward_products(self, dz: Tensor, h: Tensor, tokens: slice, grads: Gradients) -> None:
         if grads.bias is not None:
@@ -217,7 +170,7 @@ class _Pass:
 
     def _cross_entropy(self, grads: Gradients) -> Tensor:
         """L_CE, and the gradient of the part of label smoothing that is the same for every word."""
-        eps, eps_i = self.plan.label_smoothing, self.smoothing_of_others
+        eps, eps_i = self.label_smoothing, self.smoothing_of_others
         if eps == 0:
             return self.nll
         num_tokens, vocabulary = self.features.size(0), self.weight.size(0)
@@ -226,7 +179,7 @@ class _Pass:
         sum_of_logits = sum_of_features.dot(sum_of_rows)
         if self.bias is not None:
             sum_of_logits = sum_of_logits + num_tokens * self.bias.sum(dtype=self.dtype)
-        constant = -(1.0 - self.plan.alpha) * eps_i
+        constant = -(1.0 - self.inputs.alpha) * eps_i
         if grads.features is not None:
             grads.features.add_(sum_of_rows, alpha=constant)
         if grads.weight is not None:
@@ -237,16 +190,17 @@ class _Pass:
 
 
 class _FusedSelfKDLoss(torch.autograd.Function):
-    """Differentiable in features, weight and bias through the first output alone."""
+    """Differentiable in features, weight and bias through the first output alone, and once."""
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor, plan: _Plan
-    ) -> Tuple[Tensor, ...]:
+        ctx: Any, features: Tensor, weight: Tensor, bias: Optional[Tensor], label_smoothing: float,
+        inputs: DivergenceInputs,
+    ) -> Tuple[Tensor, ...]:  # fmt: skip
         needs = ctx.needs_input_grad[:3]
         # The caller has chosen the dtypes; autocast must not take distances in half precision.
         with torch.autocast(device_type=features.device.type, enabled=False):
-            result, grads = _Pass(features.detach(), weight.detach(), bias, target, plan).run(needs)
+            result, grads = _Pass(features.detach(), label_smoothing, inputs).run(needs)
         ctx.save_for_backward(*grads)
         ctx.dtypes = [None if x is None else x.dtype for x in (features, weight, bias)]
         # Clones, because one tensor may stand for two outputs (no label smoothing, say), of which only the first
@@ -256,8 +210,11 @@ class _FusedSelfKDLoss(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
+        if torch.is_grad_enabled():  # create_graph: the gradients were taken in the forward pass, and have no graph
+            raise RuntimeError(
+                'the fused loss of self_kd has no second derivative (create_graph=True): use implementation="reference"'
+            )
         gradients = ctx.saved_tensors
         # On the CPU reading one number costs nothing, and the usual upstream gradient of 1 needs no pass over W.
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:
@@ -273,12 +230,13 @@ def fused_self_kd_loss(
     target: Tensor,
     *,
     alpha: float,
-    options: SoftTargetOptions,
+    options: SelfKDOptions,
     label_smoothing: float,
     excluded: Sequence[int],
     chunk_size: Optional[int],
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
+    teacher_features: Optional[Tensor] = None,
 ) -> SelfKDLoss:
     """The fused path behind :func:`selfkd_fairseq.core.self_kd_loss`, which checks the arguments.
 
@@ -291,12 +249,14 @@ def fused_self_kd_loss(
         bias: (V,) of that dtype, or None; gradients flow.
         target: (N,) int64 in [0, V), none of them ignored.
         alpha: weight of L_SKD, in [0, 1].
-        options: how the soft targets are made.
+        options: how the soft targets are made and compared with the model.
         label_smoothing: eps of L_CE, in [0, 1).
         excluded: word ids that are in no support except as the target.
         chunk_size: tokens at a time; None: chosen by V and device.
         neighbours: (V, n) int64 for the support ``nearest``, or None.
         generator: CPU generator for the support ``random``; None: torch's own.
+        teacher_features: (N, d) of a pass without dropout, in the dtype of ``features``; None where no option needs it.
+            No gradient flows.
 
     Returns:
         :class:`SelfKDLoss`: sums in nats over the N tokens, float32 or better.
@@ -311,16 +271,24 @@ def fused_self_kd_loss(
     if low_precision is not None and features.dtype != torch.float64:
         features, weight = features.to(low_precision), weight.to(low_precision)
         bias = None if bias is None else bias.to(low_precision)
-    num_tokens = target.numel()
+        teacher_features = None if teacher_features is None else teacher_features.to(low_precision)
+    teacher_features = None if teacher_features is None else teacher_features.detach()
+    num_tokens, dtype = target.numel(), at_least_float32(features.dtype)
     if chunk_size is None:
-        itemsize = torch.empty((), dtype=at_least_float32(features.dtype)).element_size()
+        itemsize = torch.empty((), dtype=dtype).element_size()
         chunk_size = default_chunk_size(weight.size(0), num_tokens, features.device, itemsize)
     chunk_size = min(chunk_size, max(1, num_tokens))
-    plan = _Plan(embedding, alpha, options, label_smoothing, tuple(excluded), chunk_size, neighbours, generator)
-    if options.support == "full":  # every sum is the same in any order
+    if SUPPORTS[options.support] is None:  # every sum is the same in any order
         order = target.argsort()
         features, target = features.index_select(0, order), target[order]
-    loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(features, weight, bias, target, plan)
+        teacher_features = None if teacher_features is None else teacher_features.index_select(0, order)
+    inputs = DivergenceInputs(
+        embedding, weight.detach(), None if bias is None else bias.detach(), target, teacher_features, alpha, options,
+        tuple(excluded), neighbours, generator, chunk_size, dtype,
+    )  # fmt: skip
+    loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(
+        features, weight, bias, label_smoothing, inputs
+    )
     return SelfKDLoss(loss, ce_loss, nll_loss, skd_loss, Statistics(*statistics))
 
 

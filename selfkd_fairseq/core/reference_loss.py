@@ -1,21 +1,20 @@
 """The loss of self-knowledge distillation, as ``docs/method.md`` defines it: the yardstick of every faster path.
 
-Sums over the N tokens that are not ignored, in nats; z_i are the logits of token i, p_i = softmax(z_i), q_i its
-soft targets (:mod:`selfkd_fairseq.core.soft_targets`):
+Sums over the N tokens that are not ignored, in nats; z_i are the logits of token i, p_i = softmax(z_i), q_i its soft
+targets (:mod:`selfkd_fairseq.core.soft_targets`), T the temperature of the student:
 
     L_CE  = cross-entropy with label smoothing eps, identical to fairseq's label_smoothed_cross_entropy
-    L_SKD = - sum_i sum_k q_ik log p_ik
+    L_SKD = T^2 sum_i KL( q_i || softmax(z_i / T) )         over all words, or over the words of the support
     L     = (1 - alpha) L_CE + alpha L_SKD
 """
 
+import math
 from typing import NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor
 
-from .soft_targets import SoftTargets, soft_targets
-from .supports import (
-    SoftTargetOptions,
+from .arguments import (
     at_least_float32,
     check_floating,
     check_ignore_index,
@@ -23,8 +22,10 @@ from .supports import (
     check_word_ids,
     words_in_vocabulary,
 )
+from .options import SelfKDOptions, check_loss_weights
+from .soft_targets import SoftTargets, entropy, soft_targets
 
-__all__ = ["SelfKDLoss", "Statistics", "check_loss_weights", "self_kd_loss_from_logits"]
+__all__ = ["SelfKDLoss", "Statistics", "self_kd_loss_from_logits"]
 
 
 class Statistics(NamedTuple):
@@ -34,14 +35,17 @@ class Statistics(NamedTuple):
         ntokens: () int64, N: tokens that are not ignored.
         n_correct: () int64, tokens whose most probable word is the target.
         target_prob: () sum over tokens of q_it, the soft-target probability of the target word.
-        distance: () sum of D_ik over the ``num_pairs`` pairs of a target and another word of its support.
-        num_pairs: () int64.
+        entropy: () sum over tokens of the entropy of q_i, in nats.
+        measure: () sum over the ``num_pairs`` pairs of a target and another word of its support of what the similarity
+            is made of: their distance, or cosine.
+        num_pairs: () int64; 0 where the soft targets do not read the matrix.
     """
 
     ntokens: Tensor
     n_correct: Tensor
     target_prob: Tensor
-    distance: Tensor
+    entropy: Tensor
+    measure: Tensor
     num_pairs: Tensor
 
 
@@ -54,7 +58,8 @@ class SelfKDLoss(NamedTuple):
         loss: () or (N',), L, the training objective.
         ce_loss: () or (N',), L_CE (label-smoothed).
         nll_loss: () or (N',), plain negative log-likelihood of the targets.
-        skd_loss: () or (N',), L_SKD; no gradient ever flows through q.
+        skd_loss: () or (N',), L_SKD, T^2 times a KL divergence: 0 where the model equals the soft targets. No gradient
+            ever flows through q.
         statistics: see :class:`Statistics`.
     """
 
@@ -66,30 +71,29 @@ class SelfKDLoss(NamedTuple):
 
 
 def _statistics(logits: Tensor, target: Tensor, q: SoftTargets) -> Statistics:
-    others = q.valid[:, 1:]
+    # What is not made of W has no pairs.
+    others = q.valid[:, 1:] if q.measures is not None else q.valid[:, :0]
+    measures = q.probs[:, :0] if q.measures is None else q.measures[:, 1:]
     return Statistics(
         ntokens=torch.tensor(target.numel(), device=target.device),
         n_correct=(logits.argmax(dim=1) == target).sum(),
         target_prob=q.probs[:, 0].sum(),
-        distance=q.distances[:, 1:].masked_select(others).sum(),
+        entropy=entropy(q.probs).sum(),
+        measure=measures.masked_select(others).sum(),
         num_pairs=others.sum(),
     )
 
 
-def check_loss_weights(alpha: float, label_smoothing: float) -> None:
-    """Check the weights of the terms of the loss.
-
-    Args:
-        alpha: weight of L_SKD, in [0, 1].
-        label_smoothing: eps of L_CE, in [0, 1).
-
-    Raises:
-        ValueError: one is out of its range; the message names argument, value and what is allowed.
-    """
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+def _divergence(logits: Tensor, q: SoftTargets, options: SelfKDOptions) -> Tensor:
+    """T^2 KL(q || softmax(z / T)) of each token (N,), over all words or over the words of the support."""
+    softened = logits.to(at_least_float32(logits.dtype)) / options.student_temperature
+    if options.normalise == "support":
+        of_support = softened.gather(1, q.indices).masked_fill(~q.valid, -math.inf)
+        lprobs = torch.log_softmax(of_support, dim=1)
+    else:
+        lprobs = torch.log_softmax(softened, dim=1).gather(1, q.indices)
+    cross_entropy = -(q.probs * lprobs.masked_fill(~q.valid, 0.0)).sum(dim=1)
+    return options.student_temperature**2 * (cross_entropy - entropy(q.probs))
 
 
 def _check_shapes(logits: Tensor, weight: Tensor, target: Tensor) -> None:
@@ -110,13 +114,14 @@ def self_kd_loss_from_logits(
     target: Tensor,
     *,
     alpha: float,
-    options: SoftTargetOptions = SoftTargetOptions(),  # noqa: B008 (an immutable tuple)
+    options: SelfKDOptions = SelfKDOptions(),  # noqa: B008 (an immutable tuple)
     label_smoothing: float = 0.0,
     ignore_index: Optional[int] = None,
     excluded: Sequence[int] = (),
     reduction: str = "sum",
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
+    teacher_logits: Optional[Tensor] = None,
 ) -> SelfKDLoss:
     """Cross-entropy and self-knowledge distillation of a batch of tokens.
 
@@ -126,13 +131,15 @@ def self_kd_loss_from_logits(
         weight: (V, d) output embedding matrix, read for the soft targets only; no gradient flows.
         target: (N',) int64 word ids.
         alpha: weight of L_SKD, in [0, 1]. At 0 the loss is L_CE itself.
-        options: how the soft targets are made.
+        options: how the soft targets are made and compared with the model.
         label_smoothing: eps of L_CE, in [0, 1).
         ignore_index: targets with this id add nothing to any sum (padding); it is in no support either.
         excluded: further word ids that are in no support except as the target (bos).
         reduction: ``sum``, or ``none`` for one value per token (0 where the target is ignored).
         neighbours: (V, n) int64, cached neighbours for the support ``nearest``.
         generator: CPU generator for the support ``random``.
+        teacher_logits: (N', V) the model's logits for the same tokens in a pass without dropout, read by the teacher
+            ``self`` alone; no gradient flows.
 
     Returns:
         :class:`SelfKDLoss`, in nats.
@@ -147,11 +154,17 @@ def self_kd_loss_from_logits(
         raise ValueError(f"reduction must be 'sum' or 'none', got {reduction!r}")
     check_neighbours(neighbours, logits.size(1), options.support_size)
     check_ignore_index(ignore_index)
+    if not options.needs_teacher_pass:
+        teacher_logits = None
+    elif teacher_logits is None or teacher_logits.shape != logits.shape:
+        found = None if teacher_logits is None else tuple(teacher_logits.shape)
+        raise ValueError(f"the teacher self needs teacher_logits (N, V) as logits {tuple(logits.shape)}, got {found}")
     not_ignored = None
     excluded = words_in_vocabulary([*excluded, ignore_index], logits.size(1))
     if ignore_index is not None:
         not_ignored = target != ignore_index
         logits, target = logits[not_ignored], target[not_ignored]
+        teacher_logits = None if teacher_logits is None else teacher_logits[not_ignored]
     check_word_ids("target", target, logits.size(1))
 
     lprobs = torch.log_softmax(logits, dim=1, dtype=at_least_float32(logits.dtype))
@@ -161,10 +174,9 @@ def self_kd_loss_from_logits(
         eps_i = label_smoothing / (logits.size(1) - 1)
         ce_loss = (1.0 - label_smoothing - eps_i) * nll_loss - eps_i * lprobs.sum(dim=1)
 
-    q = soft_targets(logits, weight, target, options, excluded, neighbours, generator)
+    q = soft_targets(logits, weight, target, options, excluded, neighbours, generator, teacher_logits)
     # At alpha = 0 the term is for the log only: backward then does exactly the work of cross-entropy.
-    skd_lprobs = lprobs if alpha > 0 else lprobs.detach()
-    skd_loss = -(q.probs * skd_lprobs.gather(1, q.indices)).masked_fill(~q.valid, 0.0).sum(dim=1)
+    skd_loss = _divergence(logits if alpha > 0 else logits.detach(), q, options)
     loss = (1.0 - alpha) * ce_loss + alpha * skd_loss if alpha > 0 else ce_loss
 
     def reduce(values: Tensor) -> Tensor:

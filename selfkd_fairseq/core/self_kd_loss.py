@@ -1,21 +1,15 @@
 """The public loss of ``docs/method.md``: one signature for the reference and the fused implementation."""
 
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .arguments import check_floating, check_ignore_index, check_neighbours, check_word_ids, words_in_vocabulary
 from .fused_linear_loss import autocast_dtype, fused_self_kd_loss
-from .reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
-from .supports import (
-    SoftTargetOptions,
-    check_floating,
-    check_ignore_index,
-    check_neighbours,
-    check_word_ids,
-    words_in_vocabulary,
-)
+from .options import SelfKDOptions, check_loss_weights
+from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
 
 __all__ = ["IMPLEMENTATIONS", "check_implementation", "self_kd_loss"]
 
@@ -35,7 +29,9 @@ def check_implementation(implementation: str) -> None:
         raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
 
 
-def _check_tensors(features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor) -> None:
+def _check_tensors(
+    features: Tensor, weight: Tensor, bias: Optional[Tensor], target: Tensor, teacher_features: Optional[Tensor]
+) -> None:
     if features.dim() != 2 or weight.dim() != 2 or features.size(1) != weight.size(1):
         raise ValueError(
             f"features must be (N, d) and weight (V, d), got {tuple(features.shape)} and {tuple(weight.shape)}"
@@ -51,13 +47,18 @@ def _check_tensors(features: Tensor, weight: Tensor, bias: Optional[Tensor], tar
         raise ValueError(
             f"bias must be (V,) with the V of weight, got {tuple(bias.shape)} and weight {tuple(weight.shape)}"
         )
+    if teacher_features is not None and teacher_features.shape != features.shape:
+        raise ValueError(
+            f"teacher_features must be (N, d) as features {tuple(features.shape)}, got {tuple(teacher_features.shape)}"
+        )
     if target.dtype != torch.long:  # before a float is compared with the id of the padding
         raise ValueError(f"target must be int64 word ids, got {target.dtype}")
-    check_floating(features=features, weight=weight, bias=bias)
-    dtypes = {x.dtype for x in (features, weight, bias) if x is not None}
+    check_floating(features=features, weight=weight, bias=bias, teacher_features=teacher_features)
+    dtypes = {x.dtype for x in (features, weight, bias, teacher_features) if x is not None}
     # Autocast brings all to one dtype, but for float64.
     if len(dtypes) > 1 and (torch.float64 in dtypes or autocast_dtype(features.device.type) is None):
-        raise ValueError(f"features, weight and bias must be of one dtype, got {', '.join(sorted(map(str, dtypes)))}")
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise ValueError(f"features, weight, bias and teacher_features must be of one dtype, got {found}")
 
 
 def self_kd_loss(
@@ -67,11 +68,7 @@ def self_kd_loss(
     *,
     bias: Optional[Tensor] = None,
     alpha: float,
-    support: str = "predicted",
-    support_size: int = 1,
-    temperature: float = 1.0,
-    temperature_scale: str = "relative",
-    min_target_prob: float = 0.5,
+    teacher_features: Optional[Tensor] = None,
     label_smoothing: float = 0.0,
     ignore_index: Optional[int] = None,
     excluded: Sequence[int] = (),
@@ -79,6 +76,7 @@ def self_kd_loss(
     implementation: str = "fused",
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
+    **options: Any,
 ) -> SelfKDLoss:
     """Cross-entropy and self-knowledge distillation of a batch of tokens: ``(1 - alpha) L_CE + alpha L_SKD``.
 
@@ -91,11 +89,8 @@ def self_kd_loss(
         target: (N',) int64 word ids.
         bias: (V,) bias of the output projection, if it has one; gradients flow.
         alpha: weight of L_SKD, in [0, 1].
-        support: which words share probability with the target: ``predicted``, ``nearest``, ``full`` or ``random``.
-        support_size: n, words in the support beside the target, in [1, V); not read by ``full``.
-        temperature: tau, above 0 and finite.
-        temperature_scale: ``relative`` or ``absolute``.
-        min_target_prob: floor m of the target's own soft-target probability, in [0, 1].
+        teacher_features: (N', d) features of the same tokens in a pass without dropout, in the dtype of ``features``;
+            required by the teacher ``self``, and read by no other; no gradient flows.
         label_smoothing: eps of L_CE, in [0, 1).
         ignore_index: targets with this id (padding) add nothing; it is in no support either.
         excluded: further word ids that are in no support except as the target (bos).
@@ -105,6 +100,8 @@ def self_kd_loss(
         neighbours: (V, n) int64 from :func:`~selfkd_fairseq.core.supports.nearest_words`, for ``nearest``;
             without it they are computed for the words of the batch.
         generator: CPU generator for ``random``; by default torch's own.
+        **options: how the soft targets are made and compared with the model: the fields of
+            :class:`~selfkd_fairseq.core.options.SelfKDOptions`, which says what each may be.
 
     Returns:
         :class:`SelfKDLoss`: sums in nats over the tokens that are not ignored, float32 or better, and statistics.
@@ -112,29 +109,41 @@ def self_kd_loss(
     Raises:
         ValueError: an argument is out of its range or of another dtype, or shapes do not fit; the message names it and
             what is allowed.
+        TypeError: there is no such option.
     """
-    _check_tensors(features, weight, bias, target)
+    _check_tensors(features, weight, bias, target, teacher_features)
     check_loss_weights(alpha, label_smoothing)
     check_implementation(implementation)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     vocabulary = weight.size(0)
-    options = SoftTargetOptions(support, support_size, temperature, temperature_scale, min_target_prob)
-    options.check(vocabulary_size=vocabulary)
-    check_neighbours(neighbours, vocabulary, support_size)
+    chosen = SelfKDOptions(**options)
+    chosen.check(vocabulary_size=vocabulary)
+    if not chosen.needs_teacher_pass:
+        teacher_features = None
+    elif teacher_features is None:
+        raise ValueError("the teacher self needs teacher_features, those of a pass without dropout")
+    check_neighbours(neighbours, vocabulary, chosen.support_size)
     check_ignore_index(ignore_index)
     excluded = words_in_vocabulary([*excluded, ignore_index], vocabulary)
     if ignore_index is not None:
         kept = (target != ignore_index).nonzero().squeeze(1)
         if kept.numel() < target.numel():
             features, target = features.index_select(0, kept), target.index_select(0, kept)
+            teacher_features = None if teacher_features is None else teacher_features.index_select(0, kept)
     check_word_ids("target", target, vocabulary)
     if implementation == "fused":
         return fused_self_kd_loss(
-            features, weight, bias, target, alpha=alpha, options=options, label_smoothing=label_smoothing,
+            features, weight, bias, target, alpha=alpha, options=chosen, label_smoothing=label_smoothing,
             excluded=excluded, chunk_size=chunk_size, neighbours=neighbours, generator=generator,
+            teacher_features=teacher_features,
         )  # fmt: skip
+    teacher_logits = None
+    if teacher_features is not None:
+        with torch.no_grad():
+            teacher_logits = functional.linear(teacher_features, weight, bias)
     return self_kd_loss_from_logits(
-        functional.linear(features, weight, bias), weight, target, alpha=alpha, options=options,
+        functional.linear(features, weight, bias), weight, target, alpha=alpha, options=chosen,
         label_smoothing=label_smoothing, excluded=excluded, neighbours=neighbours, generator=generator,
+        teacher_logits=teacher_logits,
     )  # fmt: skip

@@ -16,12 +16,15 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from ..core.alpha_schedule import alpha_at_update
-from ..core.reference_loss import SelfKDLoss, check_loss_weights, self_kd_loss_from_logits
+from ..core.geometry import SIMILARITIES, TEMPERATURE_SCALES
+from ..core.options import CONTROLS, NORMALISATIONS, TEACHERS, SelfKDOptions, check_loss_weights
+from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
-from ..core.supports import SUPPORTS, TEMPERATURE_SCALES, SoftTargetOptions
+from ..core.supports import SUPPORTS
 from .model_output import can_give_features, checked_logits, features_instead_of_logits
 from .output_embedding import OutputEmbedding, find_output_embedding
 from .support_state import SupportState
+from .teacher_pass import teacher_pass
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
 
 __all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
@@ -49,6 +52,10 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default=1,
         metadata={"help": "number of words in the support beside the target"},
     )
+    skd_similarity: str = field(
+        default="distance",
+        metadata={"help": f"similarity of two words in the embedding space: {', '.join(SIMILARITIES)}"},
+    )
     skd_temperature: float = field(
         default=1.0,
         metadata={"help": "temperature of the soft targets, above 0; larger means flatter"},
@@ -63,6 +70,29 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
     skd_min_target_prob: float = field(
         default=0.5,
         metadata={"help": "floor of the target word's own soft-target probability, in [0, 1]"},
+    )
+    skd_teacher: str = field(
+        default="embedding",
+        metadata={
+            "help": f"where soft targets come from: {', '.join(TEACHERS)} (self: the model's own distribution in a "
+            "pass without dropout, one more forward pass)"
+        },
+    )
+    skd_embedding_weight: float = field(
+        default=1.0,
+        metadata={"help": "teacher self: weight of the embedding space beside the model's distribution, in [0, 1000]"},
+    )
+    skd_student_temperature: float = field(
+        default=1.0,
+        metadata={"help": "temperature of the model where it is compared with the soft targets, in [0.001, 1000]"},
+    )
+    skd_normalise: str = field(
+        default="vocabulary",
+        metadata={"help": f"words over which the model's probabilities are compared: {', '.join(NORMALISATIONS)}"},
+    )
+    skd_control: str = field(
+        default="none",
+        metadata={"help": f"take the knowledge out of the soft targets, for comparison: {', '.join(CONTROLS)}"},
     )
     skd_refresh_updates: int = field(
         default=100,
@@ -100,18 +130,13 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.alpha_max = cfg.skd_alpha
         self.warmup_updates = cfg.skd_warmup_updates
-        self.options = SoftTargetOptions(
-            support=cfg.skd_support,
-            support_size=cfg.skd_support_size,
-            temperature=cfg.skd_temperature,
-            temperature_scale=cfg.skd_temperature_scale,
-            min_target_prob=cfg.skd_min_target_prob,
-        )
+        self.options = SelfKDOptions(**{name: getattr(cfg, f"skd_{name}") for name in SelfKDOptions._fields})
         dictionary = task.target_dictionary
         self.options.check(vocabulary_size=len(dictionary))
         self.excluded = (dictionary.pad(), dictionary.bos())
         check_loss_weights(self.alpha_max, self.eps)
         check_implementation(cfg.skd_implementation)
+        self.measure = SIMILARITIES[self.options.similarity].measure.name
         self.implementation = cfg.skd_implementation
         self.support_state = SupportState(self.options, self.excluded, cfg.skd_refresh_updates, cfg.seed)
         self._set_alpha(0)
@@ -168,14 +193,11 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         embedding = find_output_embedding(model)
         self._warn_without_update_number(model)
         if reduce and self.implementation == "fused" and can_give_features(model):
-            with features_instead_of_logits(model):
-                net_output = model(**sample["net_input"])
-            features, target = self._tokens(net_output[0], sample["target"])
-            result = self._loss_from_features(embedding, features, target, model.training)
+            result = self._loss_from_features(embedding, model, sample)
         else:
+            teacher_output = self._teacher_output(model, sample)
             net_output = model(**sample["net_input"])
-            logits, target = self._logits(embedding, model, net_output, sample)
-            result = self._loss_from_logits(embedding, logits, target, reduce, model.training)
+            result = self._loss_from_logits(embedding, model, net_output, teacher_output, sample, reduce)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         statistics = result.statistics
@@ -188,7 +210,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             "sample_size": sample_size,
             "skd_ntokens": statistics.ntokens.data,
             "skd_target_prob": statistics.target_prob.data,
-            "skd_distance": statistics.distance.data,
+            "skd_entropy": statistics.entropy.data,
+            f"skd_{self.measure}": statistics.measure.data,
             "skd_num_pairs": statistics.num_pairs.data,
         }
         if model.training:
@@ -218,8 +241,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             UnsupportedModelError: the model has no single output embedding matrix, or no logits that fit it.
         """
         embedding = find_output_embedding(model)
-        logits, target = self._logits(embedding, model, net_output, sample)
-        result = self._loss_from_logits(embedding, logits, target, reduce, model.training)
+        teacher_output = self._teacher_output(model, sample)
+        result = self._loss_from_logits(embedding, model, net_output, teacher_output, sample, reduce)
         return (result.loss if model.training else result.ce_loss), result.nll_loss
 
     def _warn_without_update_number(self, model: nn.Module) -> None:
@@ -243,46 +266,67 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             outputs, target = outputs[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
         return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)
 
-    def _loss_from_features(
-        self, embedding: OutputEmbedding, features: Tensor, target: Tensor, training: bool
-    ) -> SelfKDLoss:
+    def _teacher_output(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
+        """What the model returns without dropout, where soft targets need that; None: what it returns anyway.
+
+        In validation there is no dropout, and the model is its own teacher.
+        """
+        if not (self.options.needs_teacher_pass and model.training):
+            return None
+        return teacher_pass(model, sample["net_input"], sample["target"].device)
+
+    def _loss_from_features(self, embedding: OutputEmbedding, model: nn.Module, sample: Dict[str, Any]) -> SelfKDLoss:
+        teacher_output = None
+        if self.options.needs_teacher_pass and model.training:
+            with features_instead_of_logits(model):
+                teacher_output = self._teacher_output(model, sample)
+        with features_instead_of_logits(model):
+            net_output = model(**sample["net_input"])
+        features, target = self._tokens(net_output[0], sample["target"])
+        teacher_features = features.detach()
+        if teacher_output is not None:
+            teacher_features, _ = self._tokens(teacher_output[0], sample["target"])
         return self_kd_loss(
-            features,
-            embedding.weight,
-            target,
-            bias=embedding.bias,
-            alpha=self.alpha,
-            **self.options._asdict(),
-            label_smoothing=self.eps,
-            ignore_index=self.padding_idx,
-            excluded=self.excluded,
-            neighbours=self.support_state.neighbours(embedding.weight),
-            generator=self.support_state.generator(training),
-        )
+            features, embedding.weight, target, bias=embedding.bias, teacher_features=teacher_features,
+            **self.options._asdict(), **self._arguments(embedding, model.training),
+        )  # fmt: skip
 
     def _loss_from_logits(
-        self, embedding: OutputEmbedding, logits: Tensor, target: Tensor, reduce: bool, training: bool
+        self,
+        embedding: OutputEmbedding,
+        model: nn.Module,
+        net_output: Any,
+        teacher_output: Any,
+        sample: Dict[str, Any],
+        reduce: bool,
     ) -> SelfKDLoss:
+        logits, target = self._logits(embedding, model, net_output, sample)
+        teacher_logits = logits.detach()
+        if teacher_output is not None:
+            teacher_logits, _ = self._logits(embedding, model, teacher_output, sample)
         return self_kd_loss_from_logits(
-            logits,
-            embedding.weight,
-            target,
-            alpha=self.alpha,
-            options=self.options,
-            label_smoothing=self.eps,
-            ignore_index=self.padding_idx,
-            excluded=self.excluded,
-            reduction="sum" if reduce else "none",
-            neighbours=self.support_state.neighbours(embedding.weight),
-            generator=self.support_state.generator(training),
-        )
+            logits, embedding.weight, target, teacher_logits=teacher_logits, options=self.options,
+            reduction="sum" if reduce else "none", **self._arguments(embedding, model.training),
+        )  # fmt: skip
+
+    def _arguments(self, embedding: OutputEmbedding, training: bool) -> Dict[str, Any]:
+        """What both losses are told in the same words."""
+        return {
+            "alpha": self.alpha,
+            "label_smoothing": self.eps,
+            "ignore_index": self.padding_idx,
+            "excluded": self.excluded,
+            "neighbours": self.support_state.neighbours(embedding.weight),
+            "generator": self.support_state.generator(training),
+        }
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
         """Aggregate the logging outputs of all batches and workers of an update, or of a validation.
 
-        Logged are the losses as means in bits per token (base 2), as fairseq logs its own; the means of
-        ``skd_target_prob`` over tokens, a fraction, and of ``skd_distance`` over pairs; and ``alpha``.
+        Logged are the losses as means in bits per token (base 2), as fairseq logs its own; ``skd_loss``,
+        ``skd_entropy`` (of the soft targets, bits) and ``skd_target_prob`` (a fraction) are means over the tokens that
+        are scored; ``skd_distance`` or ``skd_cosine`` over pairs; and ``alpha``.
 
         Args:
             logging_outputs: of :meth:`forward`: losses are sums over tokens in nats, the rest sums too.
@@ -292,14 +336,15 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         def total(key: str) -> Any:
             return utils.item(sum(log.get(key, 0) for log in logging_outputs))
 
-        ntokens = total("ntokens")
+        ntokens, num_pairs = total("skd_ntokens"), total("skd_num_pairs")
         if ntokens > 0:
-            metrics.log_scalar("skd_loss", total("skd_loss") / ntokens / math.log(2), ntokens, round=3)
-        skd_ntokens, num_pairs = total("skd_ntokens"), total("skd_num_pairs")
-        if skd_ntokens > 0:
-            metrics.log_scalar("skd_target_prob", total("skd_target_prob") / skd_ntokens, skd_ntokens, round=4)
-        if num_pairs > 0:
-            metrics.log_scalar("skd_distance", total("skd_distance") / num_pairs, num_pairs, round=4)
+            # Of the tokens that --ignore-prefix-size leaves, where fairseq divides by all of them.
+            for key in ("skd_loss", "skd_entropy"):
+                metrics.log_scalar(key, total(key) / ntokens / math.log(2), ntokens, round=3)
+            metrics.log_scalar("skd_target_prob", total("skd_target_prob") / ntokens, ntokens, round=4)
+        for key in {f"skd_{similarity.measure.name}": None for similarity in SIMILARITIES.values()}:
+            if num_pairs > 0 and any(key in log for log in logging_outputs):
+                metrics.log_scalar(key, total(key) / num_pairs, num_pairs, round=4)
         num_batches = total("skd_num_batches")
         if num_batches > 0:
             # Weight 0 as for lr: show the latest value, not the mean of an epoch.

@@ -6,7 +6,8 @@ from typing import Dict, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from ..core.supports import SoftTargetOptions, nearest_words
+from ..core.options import SelfKDOptions
+from ..core.supports import nearest_words
 
 __all__ = ["SupportState"]
 
@@ -26,7 +27,7 @@ class SupportState:
         ValueError: ``refresh_updates`` is below 1.
     """
 
-    def __init__(self, options: SoftTargetOptions, excluded: Sequence[int], refresh_updates: int, seed: int):
+    def __init__(self, options: SelfKDOptions, excluded: Sequence[int], refresh_updates: int, seed: int):
         if refresh_updates < 1:
             raise ValueError(f"refresh_updates must be at least 1, got {refresh_updates}")
         self.options, self.excluded = options, tuple(excluded)

@@ -23,17 +23,22 @@ def flush_to_disk(path: Path) -> None:
     """Make the content of a file, or the names in a folder, survive a power cut.
 
     Args:
-        path: a file or folder that is there. Windows opens no folder: there its names are left to the system.
+        path: a file or folder that is there. Where the system opens no folder (Windows), or its file system cannot
+            flush one (some network file systems), the names in it are left to the system.
 
     Raises:
         OSError: it cannot be opened or written.
     """
-    if os.name == "nt" and path.is_dir():
+    is_folder = path.is_dir()
+    if os.name == "nt" and is_folder:
         return
     # Windows flushes only what is open for writing.
     descriptor = os.open(str(path), os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
     finally:
         os.close(descriptor)
 

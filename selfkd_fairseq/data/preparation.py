@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
-from ..fairseq_package import NOT_INSTALLED, fairseq_versions
+from ..common.fairseq_package import NOT_INSTALLED, fairseq_versions
 from .destination import BEGUN, STAMP, check_place, check_same, read_begun, read_stamp
 from .errors import PreparationError
 from .files import clear_unfinished, sole_user, write_json

@@ -57,7 +57,7 @@ def as_page(comparison: Comparison, provenance: Mapping[str, Any], plots: Sequen
 
     Args:
         comparison: of the runs.
-        provenance: of the comparison itself (:func:`selfkd_fairseq.provenance.provenance`).
+        provenance: of the comparison itself (:func:`selfkd_fairseq.runs.provenance.provenance`).
         plots: file names.
 
     Returns:
@@ -101,7 +101,7 @@ def as_json(comparison: Comparison, provenance: Mapping[str, Any], scoring: Mapp
 
     Args:
         comparison: of the runs.
-        provenance: of the comparison itself (:func:`selfkd_fairseq.provenance.provenance`).
+        provenance: of the comparison itself (:func:`selfkd_fairseq.runs.provenance.provenance`).
         scoring: the options that translations were scored with.
 
     Returns:

@@ -9,7 +9,7 @@ from typing import Iterator
 
 import torch
 
-from ..one_line_errors import MendableError
+from ..common.errors import MendableError
 from .errors import EvaluationError
 
 __all__ = ["one_message", "reason_in_one_line"]

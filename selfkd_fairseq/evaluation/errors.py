@@ -1,6 +1,6 @@
 """The exceptions of evaluation."""
 
-from ..one_line_errors import MendableError
+from ..common.errors import MendableError
 
 
 class ScoringError(Exception):

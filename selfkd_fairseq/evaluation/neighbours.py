@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from ..core.soft_targets import rms_distance, soft_targets
-from ..core.supports import SoftTargetOptions
+from ..core.geometry import SIMILARITIES, rms_distance
+from ..core.options import SelfKDOptions
+from ..core.soft_targets import soft_targets
 
 __all__ = ["COLUMNS", "Neighbour", "as_csv", "as_table", "find_neighbours", "most_frequent_words"]
 
@@ -62,7 +63,7 @@ def most_frequent_words(dictionary: Any, count: int) -> list[str]:
 
 
 def find_neighbours(
-    weight: Tensor, dictionary: Any, words: Sequence[str], count: int, options: SoftTargetOptions
+    weight: Tensor, dictionary: Any, words: Sequence[str], count: int, options: SelfKDOptions
 ) -> list[list[Neighbour]]:
     """For each word itself and its nearest words, with distances and soft targets of :mod:`selfkd_fairseq.core`.
 
@@ -71,7 +72,7 @@ def find_neighbours(
         dictionary: fairseq's dictionary of V words. Its padding and bos are neighbours of no word, as in the criterion.
         words: in the dictionary; at least one.
         count: neighbours of each word, in [1, V). Near V there may be fewer: a word is not its own neighbour.
-        options: temperature, scale and floor; support and size are not read.
+        options: of the teacher ``embedding``: similarity, temperature, scale and floor; support and size are not read.
 
     Returns:
         For each word a list by rank, from 0.
@@ -91,7 +92,8 @@ def find_neighbours(
         # Column 0 of the exact ones is the target, column k + 1 is word k.
         columns = torch.cat([torch.zeros_like(sparse.indices[:, :1]), sparse.indices[:, 1:] + 1], dim=1)
         q_full = exact.probs.gather(1, columns)
-        for row in zip(*(x.tolist() for x in (*sparse, q_full))):
+        distances = SIMILARITIES["distance"].measure.of_support(weight, sparse.indices)
+        for row in zip(*(x.tolist() for x in (sparse.indices, sparse.probs, distances, sparse.valid, q_full))):
             found.append(_by_rank(dictionary, rms, *row))
     return found
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.supports import SoftTargetOptions
+from ..core.options import SelfKDOptions
 from ..criterions.output_embedding import UnsupportedModelError, find_output_embedding
 from .damage import one_message
 from .errors import EvaluationError
@@ -30,7 +30,7 @@ class TrainedEmbedding(NamedTuple):
     weight: Tensor
     dictionary: Any
     dictionary_file: Path
-    trained_with: SoftTargetOptions | None
+    trained_with: SelfKDOptions | None
 
 
 def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
@@ -63,9 +63,12 @@ def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
     )
 
 
-def _soft_targets_of(criterion: Any) -> SoftTargetOptions | None:
+def _soft_targets_of(criterion: Any) -> SelfKDOptions | None:
     if getattr(criterion, "_name", None) != "self_kd":
         return None
-    options = SoftTargetOptions(**{name: getattr(criterion, f"skd_{name}") for name in SoftTargetOptions._fields})
+    # Where an older checkpoint does not name an option, it was trained with what that option now calls this.
+    older = SelfKDOptions(similarity="distance", teacher="embedding", normalise="vocabulary", control="none")
+    names = SelfKDOptions._fields
+    options = SelfKDOptions(*(getattr(criterion, f"skd_{name}", getattr(older, name)) for name in names))
     options.check()
     return options

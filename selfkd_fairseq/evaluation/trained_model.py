@@ -9,8 +9,8 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils
 
-from ..checkpoint_damage import RefusedCheckpoint, UnfitCheckpoint, find_damage, why_unfit
-from ..checkpoints import load_harmless
+from .. import register
+from ..checkpoints.damage import RefusedCheckpoint, UnfitCheckpoint, find_damage, why_unfit
 from .damage import one_message
 from .errors import EvaluationError
 
@@ -35,7 +35,7 @@ class TrainedModel(NamedTuple):
 def load_trained_model(
     path: Path, data: Path, device: torch.device, tasks: Collection[str] | None = None
 ) -> TrainedModel:
-    """Load a checkpoint, and run nothing of it (:func:`selfkd_fairseq.checkpoints.load_harmless`).
+    """Load a checkpoint by fairseq's own functions; once :mod:`selfkd_fairseq.hardening` is installed, none of it runs.
 
     Args:
         path: the file.
@@ -51,6 +51,7 @@ def load_trained_model(
             or has a setting that fairseq would run as Python.
         OSError: a file cannot be read.
     """
+    register()
     state = _read_checkpoint(path, data)
     _check_task(state, path, data, tasks)
     epoch, num_updates = _progress(state, path)
@@ -70,7 +71,7 @@ def _read_checkpoint(path: Path, data: Path) -> dict[str, Any]:
         raise EvaluationError(f"{path} {damage}")
     try:
         with one_message(f"{path} is damaged, or not a checkpoint"):
-            state = load_harmless(str(path), {"data": str(data)})
+            state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": str(data)})
             complete = bool(state["model"]) and (state.get("cfg") or state.get("args")) is not None
     except RefusedCheckpoint as error:
         raise EvaluationError(str(error)) from error

@@ -1,3 +1,3 @@
 """Models and architectures that ``--arch`` knows once the plugin is loaded."""
 
-from . import awd_lstm_lm, lstm_lm_zaremba, transformer, unfused_encoder  # noqa: F401
+from . import awd_lstm_lm, lstm_lm_zaremba, transformer  # noqa: F401

@@ -3,8 +3,9 @@
 So Zaremba et al. (2014, arXiv 1409.2329) and Merity et al. (2018, arXiv 1708.02182) train theirs.
 """
 
+import contextlib
 import logging
-from typing import Any, Callable, ClassVar, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Set, Tuple
 
 from fairseq.data import Dictionary
 from fairseq.models import FairseqIncrementalDecoder, FairseqLanguageModel
@@ -146,6 +147,20 @@ class StatefulDecoder(FairseqIncrementalDecoder):
         """The regularisation of the last training window, once: a scalar in nats per token, None if there is none."""
         loss, self.activation_loss = self.activation_loss, None
         return loss
+
+    @contextlib.contextmanager
+    def as_in_training(self) -> Iterator[None]:
+        """Within it, a pass in evaluation mode goes on from the state of the training; afterwards all is as before.
+
+        Yields:
+            None.
+        """
+        carried = dict(self._carried)
+        self._carried[False] = self._carried.get(True)
+        try:
+            yield
+        finally:
+            self._carried = carried
 
     def carried_state(self) -> Optional[State]:
         """The state of training after the last window: tensors (layers, B, width); None before the first."""

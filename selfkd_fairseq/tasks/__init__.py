@@ -1,3 +1,3 @@
 """Tasks that ``--task`` knows once the plugin is loaded."""
 
-from . import bptt_language_modeling, checkpoint_entries  # noqa: F401
+from . import bptt_language_modeling  # noqa: F401

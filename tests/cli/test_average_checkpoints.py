@@ -134,7 +134,7 @@ PEAK = """
 import importlib.util, resource, sys
 from pathlib import Path
 importlib.util.find_spec = lambda *_: None  # no fairseq: it takes seconds to import and is not needed
-from selfkd_fairseq.checkpoint_average import average_checkpoints, save_checkpoint
+from selfkd_fairseq.checkpoints.average import average_checkpoints, save_checkpoint
 paths = [Path(path) for path in sys.argv[2:]]
 save_checkpoint(average_checkpoints(paths[:1]), Path(sys.argv[1]))  # warm: what torch takes once
 save_checkpoint(average_checkpoints(paths[1:]), Path(sys.argv[1]))

@@ -14,7 +14,7 @@ import torch
 
 from selfkd_fairseq.cli import evaluate as command
 from selfkd_fairseq.evaluation.runs import read_evaluation
-from selfkd_fairseq.provenance import data_checksums
+from selfkd_fairseq.runs.provenance import data_checksums
 from tests import fairseq_setup
 from tests.language_model import TASK, TINY_ZAREMBA, perplexity, read_words, word_numbers
 

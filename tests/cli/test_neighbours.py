@@ -51,11 +51,12 @@ def expected_rows(checkpoint, data, matrix, words, count, **soft):
     entries = [line.rsplit(" ", 1)[0] for line in data.read_text(encoding="utf-8").splitlines()]
     symbols = ["<s>", "<pad>", "</s>", "<unk>", *entries]
     rms = np.sqrt(2 * np.mean(np.sum((weight - weight.mean(axis=0)) ** 2, axis=1)))
-    soft = {"n": count, "excluded": {0, 1}, **soft}
-    rows = []
+    space, rows = definition.Space(weight), []
     for target in map(symbols.index, words):
+        token = definition.Token(target, excluded=frozenset({0, 1}))
         q_nearest, q_full = (
-            definition.soft_target_row(None, weight, target, support=support, **soft) for support in ("nearest", "full")
+            definition.row_of(token, space, definition.Options(support, count, **soft)).probs
+            for support in ("nearest", "full")
         )
         for rank, k in enumerate([target, *definition.nearest(weight, target, count, {0, 1})]):
             distance = np.sqrt(np.sum((weight[target] - weight[k]) ** 2))
@@ -84,7 +85,7 @@ def test_table_and_files(translation, tmp_path, capsys):
     dictionary = translation.data / "dict.tgt.txt"
     expected = expected_rows(
         translation.checkpoint, dictionary, "decoder.output_projection.weight", ["t3", "t11", "</s>"], 3,
-        tau=0.75, relative=False, floor=0.2,
+        temperature=0.75, temperature_scale="absolute", min_target_prob=0.2,
     )  # fmt: skip
     assert written_rows(output) == expected
     table, notes = out.split("\n\n")
@@ -109,7 +110,34 @@ def test_options_win_over_the_training(translation, tmp_path, capsys):
     assert status == 0 and "temperature 2 relative" in out
     assert written_rows(tmp_path) == expected_rows(
         translation.checkpoint, translation.data / "dict.tgt.txt", "encoder.embed_tokens.weight", ["t5"], 8,
-        tau=2.0, relative=True, floor=0.0,
+        temperature=2.0, min_target_prob=0.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("similarity", ["gaussian", "cosine"])
+def test_similarity_of_the_command_line(similarity, translation, tmp_path, capsys):
+    status, out, _ = run(
+        capsys, translation.checkpoint, "--data", translation.data, "--output", tmp_path, "--words", "t5", "</s>",
+        "--skd-similarity", similarity, "--skd-temperature", 0.5, "--skd-temperature-scale", "relative",
+    )  # fmt: skip
+    assert status == 0 and similarity in out
+    assert written_rows(tmp_path) == expected_rows(
+        translation.checkpoint, translation.data / "dict.tgt.txt", "encoder.embed_tokens.weight", ["t5", "</s>"], 8,
+        temperature=0.5, similarity=similarity, min_target_prob=0.2,
+    )  # fmt: skip
+
+
+def test_what_the_matrix_alone_says_of_a_model_with_a_teacher_of_its_own(tiny_translation, tmp_path, capsys):
+    checkpoint = save(
+        tiny_translation, tmp_path / "model.pt", *fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd",
+        *OWN_SOFT_TARGETS, "--skd-teacher", "self", "--skd-normalise", "support", "--skd-student-temperature", "2",
+        "--skd-control", "shuffled", "--skd-similarity", "gaussian",
+    )  # fmt: skip
+    status, *_ = run(capsys, checkpoint, "--data", tiny_translation, "--output", tmp_path / "out", "--words", "t5")
+    assert status == 0
+    assert written_rows(tmp_path / "out") == expected_rows(
+        checkpoint, tiny_translation / "dict.tgt.txt", "decoder.output_projection.weight", ["t5"], 8,
+        temperature=0.75, temperature_scale="absolute", min_target_prob=0.2, similarity="gaussian",
     )  # fmt: skip
 
 
@@ -127,9 +155,7 @@ def test_language_model_of_another_criterion(tiny_language_model, tmp_path, caps
     dictionary = tiny_language_model / "dict.txt"
     lines = [line.rsplit(" ", 1) for line in dictionary.read_text(encoding="utf-8").splitlines()]
     words = [word for word, _ in sorted(lines, key=lambda line: -int(line[1]))[:4]]
-    assert written_rows(output) == expected_rows(
-        checkpoint, dictionary, "decoder.fc_out.weight", words, 2, tau=1.0, relative=True, floor=0.5
-    )
+    assert written_rows(output) == expected_rows(checkpoint, dictionary, "decoder.fc_out.weight", words, 2)
     assert sorted(os.listdir(output)) == FILES
 
 

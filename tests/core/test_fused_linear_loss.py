@@ -1,4 +1,4 @@
-"""The fused implementation against the reference: every support, the loss and every gradient."""
+"""The fused implementation against the reference and the definition: every form, the loss and every gradient."""
 
 import math
 
@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfkd_fairseq.benchmark.measure import peak_extra_bytes
-from selfkd_fairseq.core import IMPLEMENTATIONS, SUPPORTS, self_kd_loss
+from selfkd_fairseq.core import IMPLEMENTATIONS, self_kd_loss
 from tests import definition
-from tests.core.drawn_words import drawn_words
+from tests.core import chance
+from tests.core.forms import FORMS, reads_teacher
 
 PAD, BOS, SEED = 1, 0, 3
 
@@ -21,7 +22,8 @@ def batch(tokens=23, vocabulary=17, width=6, seed=0, dtype=torch.float64, bias=F
     weight = torch.randn(vocabulary, width, dtype=dtype, generator=generator)
     target = torch.randint(0, vocabulary, (tokens,), generator=generator)
     target[::4] = PAD
-    tensors = {"features": features, "weight": weight, "target": target}
+    teacher_features = features + 0.5 * torch.randn(tokens, width, dtype=dtype, generator=generator)
+    tensors = {"features": features, "weight": weight, "target": target, "teacher_features": teacher_features}
     if bias:
         tensors["bias"] = torch.randn(vocabulary, dtype=dtype, generator=generator)
     return tensors
@@ -55,127 +57,180 @@ def assert_same(tensors, tolerance=1e-12, **arguments):
             assert difference <= tolerance * max(1.0, expected.abs().max().item()), name
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("bias", [False, True])
-def test_equals_the_reference(support, alpha, label_smoothing, bias):
-    for chunk_size in (None, 1, 5, 40):
-        for n in (1, 4):
-            assert_same(
-                batch(bias=bias), support=support, alpha=alpha, label_smoothing=label_smoothing,
-                chunk_size=chunk_size, support_size=n, temperature=0.4,
-            )  # fmt: skip
+def test_equals_the_reference(form, alpha, label_smoothing, bias):
+    for chunk_size, n in ((None, 1), (1, 4), (5, 4), (40, 1)):
+        assert_same(
+            batch(bias=bias), **FORMS[form], alpha=alpha, label_smoothing=label_smoothing, chunk_size=chunk_size,
+            support_size=n, temperature=0.4,
+        )  # fmt: skip
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
-def test_equals_the_definition(support, implementation, alpha):
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_equals_the_definition(form, implementation, alpha, floor):
     tensors = batch(bias=True)
     tensors["target"][5] = BOS  # an excluded word is in a support as the target
-    arguments = dict(alpha=alpha, label_smoothing=0.1, support=support, support_size=3, temperature=0.6)
-    values, grads = run(tensors, implementation, min_target_prob=0.3, **arguments)
-    features, weight, bias = (tensors[name].numpy() for name in ("features", "weight", "bias"))
-    sums, dz = definition.losses(
+    options = dict(FORMS[form], support_size=3, temperature=0.6, min_target_prob=floor)
+    values, grads = run(tensors, implementation, alpha=alpha, label_smoothing=0.1, chunk_size=8, **options)
+    features, teacher, weight, bias = (
+        tensors[name].numpy() for name in ("features", "teacher_features", "weight", "bias")
+    )
+    expected = definition.losses(
         features @ weight.T + bias, weight, tensors["target"], alpha=alpha, label_smoothing=0.1, pad=PAD,
-        excluded=(BOS,), n=3, tau=0.6, relative=True, floor=0.3, support=support,
-        drawn=drawn_words(support, tensors["weight"], tensors["target"], 3, (BOS, PAD), SEED, ignore_index=PAD),
+        excluded=(BOS,), teacher_logits=teacher @ weight.T + bias, **options,
+        **chance.of_form(options, tensors["weight"], tensors["target"], 3, (BOS, PAD), SEED, ignore_index=PAD),
     )  # fmt: skip
-    assert [value.item() for value in values[:4]] == pytest.approx(list(sums), rel=1e-12)
-    for name, expected in (("features", dz @ weight), ("weight", dz.T @ features), ("bias", dz.sum(axis=0))):
-        assert abs(grads[name].numpy() - expected).max() < 1e-12, name
+    found = [value.item() for value in values]
+    assert found == pytest.approx([*expected.sums, *expected.statistics.values()], rel=1e-12, abs=1e-12)
+    dz = expected.gradient
+    for name, gradient in (("features", dz @ weight), ("weight", dz.T @ features), ("bias", dz.sum(axis=0))):
+        assert abs(grads[name].numpy() - gradient).max() < 1e-12, name
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("upstream", [0.0, -1.0, 2.5])
-def test_upstream_gradient(support, upstream):
-    assert_same(batch(bias=True), support=support, alpha=0.4, label_smoothing=0.1, upstream=upstream)
+def test_upstream_gradient(form, upstream):
+    assert_same(batch(bias=True), **FORMS[form], alpha=0.4, label_smoothing=0.1, upstream=upstream)
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("needs", [("features",), ("weight",), ("bias",), ("features", "bias"), ()])
-def test_any_combination_of_inputs_that_need_a_gradient(support, needs):
-    assert_same(batch(bias=True), support=support, alpha=0.4, label_smoothing=0.1, needs=needs, chunk_size=7)
+def test_any_combination_of_inputs_that_need_a_gradient(form, needs):
+    assert_same(batch(bias=True), **FORMS[form], alpha=0.4, label_smoothing=0.1, needs=needs, chunk_size=7)
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
-def test_all_padding_and_one_token(support):
+@pytest.mark.parametrize("form", [name for name, options in FORMS.items() if reads_teacher(options)])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_no_gradient_flows_through_the_teacher(form, implementation):
+    """Not into its features, and not through them into the matrix that makes its logits."""
+    tensors, needs = batch(bias=True), ("features", "weight", "bias")
+    _, expected = run(tensors, implementation, **FORMS[form], alpha=0.4, needs=needs)
+    _, found = run(tensors, implementation, **FORMS[form], alpha=0.4, needs=(*needs, "teacher_features"))
+    assert found.keys() == set(needs)
+    assert all(torch.equal(found[name], expected[name]) for name in needs)
+
+
+@pytest.mark.parametrize("form", [name for name, options in FORMS.items() if not reads_teacher(options)])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_what_no_option_needs_may_be_left_out(form, implementation):
+    tensors = batch()
+    values, _ = run(tensors, implementation, **FORMS[form], alpha=0.4)
+    del tensors["teacher_features"]
+    alone, _ = run(tensors, implementation, **FORMS[form], alpha=0.4)
+    assert [value.item() for value in alone] == [value.item() for value in values]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_padding_and_one_token(form):
     tensors = batch(bias=True)
     tensors["target"] = torch.full_like(tensors["target"], PAD)
-    assert_same(tensors, support=support, alpha=0.4, label_smoothing=0.1)
-    values, grads = run(tensors, "fused", support=support, alpha=0.4)
+    assert_same(tensors, **FORMS[form], alpha=0.4, label_smoothing=0.1)
+    values, grads = run(tensors, "fused", **FORMS[form], alpha=0.4)
     assert values[0].item() == 0.0 and all(grad.abs().sum().item() == 0.0 for grad in grads.values())
     tensors["target"][6] = 9
-    assert_same(tensors, support=support, alpha=0.4, label_smoothing=0.1)
+    assert_same(tensors, **FORMS[form], alpha=0.4, label_smoothing=0.1)
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
-def test_tied_embedding_gets_both_gradients(support):
+@pytest.mark.parametrize("form", FORMS)
+def test_tied_embedding_gets_both_gradients(form):
     grads = {}
-    for implementation in ("fused", "reference"):
+    for implementation in IMPLEMENTATIONS:
         table = batch()["weight"].clone().requires_grad_()
         words = torch.tensor([3, 5, 5, 9, 2])
         features = torch.tanh(table[words])
         loss = self_kd_loss(
-            features, table, words.roll(1), alpha=0.4, support=support, implementation=implementation,
-            generator=torch.Generator().manual_seed(0),
+            features, table, words.roll(1), teacher_features=torch.sin(table[words]), alpha=0.4, **FORMS[form],
+            implementation=implementation, generator=torch.Generator().manual_seed(0),
         ).loss  # fmt: skip
         loss.backward()
         grads[implementation] = table.grad
     assert torch.allclose(grads["fused"], grads["reference"], atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
-def test_gradcheck(support):
+@pytest.mark.parametrize("form", FORMS)
+def test_gradcheck(form):
     """For autograd q is a constant, for finite differences it is one only where it does not depend on the input."""
-    tensors = batch(tokens=6, vocabulary=8, width=3, bias=True)
+    tensors, options = batch(tokens=6, vocabulary=8, width=3, bias=True), FORMS[form]
     inputs = [tensors[name].clone().requires_grad_() for name in ("features", "weight", "bias")]
 
-    def loss(features, weight, bias):
+    def loss(features, weight, bias, alpha):
         return self_kd_loss(
-            features, weight, tensors["target"], bias=bias, alpha=0.0, label_smoothing=0.1, ignore_index=PAD,
-            support=support, chunk_size=4, generator=torch.Generator().manual_seed(0),
+            features, weight, tensors["target"], bias=bias, alpha=alpha, label_smoothing=0.1, ignore_index=PAD,
+            teacher_features=tensors["teacher_features"], chunk_size=4, generator=torch.Generator().manual_seed(0),
+            **options,
         ).loss  # fmt: skip
 
-    assert torch.autograd.gradcheck(loss, inputs)
-
-    def loss_of_features(features):
-        # q does not depend on features: with predicted as long as the order stays, with the others never.
-        return self_kd_loss(
-            features, inputs[1].detach(), tensors["target"], alpha=0.6, label_smoothing=0.1, ignore_index=PAD,
-            support=support, chunk_size=4, generator=torch.Generator().manual_seed(0),
-        ).loss  # fmt: skip
-
-    assert torch.autograd.gradcheck(loss_of_features, inputs[:1])
+    assert torch.autograd.gradcheck(lambda *inputs: loss(*inputs, 0.0), inputs)
+    if options.get("control") == "uniform":  # q is of nothing; and the words of predicted stay for such small steps
+        assert torch.autograd.gradcheck(lambda *inputs: loss(*inputs, 0.6), inputs)
+    # q does not depend on features: with predicted as long as the order stays, with the others never.
+    weight, bias = (leaf.detach() for leaf in inputs[1:])
+    assert torch.autograd.gradcheck(lambda features: loss(features, weight, bias, 0.6), inputs[:1])
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore:Using backward")  # it may keep memory
+@pytest.mark.parametrize("form", ["predicted", "full", "full, self, T 2", "predicted, within"])
+@pytest.mark.parametrize("way", ["backward", "grad"])
+def test_there_is_no_second_derivative_but_in_the_reference(form, way):
+    """The gradients are taken in the forward pass: a gradient of them would be 0, and wrong."""
+
+    def gradient_of_gradient(implementation):
+        tensors = batch()
+        features = tensors.pop("features").requires_grad_()
+        loss = self_kd_loss(features, **tensors, alpha=0.4, implementation=implementation, **FORMS[form]).loss
+        if way == "backward":
+            loss.backward(create_graph=True)
+            gradient = features.grad
+        else:
+            (gradient,) = torch.autograd.grad(loss, features, create_graph=True)
+        return torch.autograd.grad(gradient.pow(2).sum(), features)[0]
+
+    second = gradient_of_gradient("reference")
+    assert torch.isfinite(second).all() and second.abs().max() > 1e-3
+    with pytest.raises(RuntimeError, match=r"no second derivative .*implementation=\"reference\"") as error:
+        gradient_of_gradient("fused")
+    assert "\n" not in str(error.value)
+
+
+@settings(max_examples=150, deadline=None)
 @given(
     tokens=st.integers(0, 12), vocabulary=st.integers(5, 30), width=st.integers(1, 9), n=st.integers(1, 2),
-    chunk_size=st.integers(1, 14), support=st.sampled_from(SUPPORTS), alpha=st.sampled_from([0.0, 0.3, 1.0]),
+    chunk_size=st.integers(1, 14), form=st.sampled_from(sorted(FORMS)), alpha=st.sampled_from([0.0, 0.3, 1.0]),
     label_smoothing=st.sampled_from([0.0, 0.1]), seed=st.integers(0, 10**6), bias=st.booleans(),
     scale=st.sampled_from(["relative", "absolute"]), floor=st.floats(0, 1), temperature=st.floats(0.05, 20),
+    student_temperature=st.floats(0.2, 5), embedding_weight=st.floats(0, 4),
 )  # fmt: skip
 def test_equals_the_reference_over_shapes(
-    tokens, vocabulary, width, n, chunk_size, support, alpha, label_smoothing, seed, bias, scale, floor, temperature
-):
+    tokens, vocabulary, width, n, chunk_size, form, alpha, label_smoothing, seed, bias, scale, floor, temperature,
+    student_temperature, embedding_weight,
+):  # fmt: skip
+    options = dict(FORMS[form])
+    if "student_temperature" in options:
+        options["student_temperature"] = student_temperature
+    if "embedding_weight" in options:
+        options["embedding_weight"] = embedding_weight
     assert_same(
-        batch(tokens, vocabulary, width, seed, bias=bias), tolerance=1e-7 if support == "full" else 1e-9,
-        support=support, support_size=n, chunk_size=chunk_size, alpha=alpha, label_smoothing=label_smoothing,
-        temperature_scale=scale, min_target_prob=floor, temperature=temperature,
+        batch(tokens, vocabulary, width, seed, bias=bias), tolerance=1e-7 if "full" in form else 1e-9, **options,
+        support_size=n, chunk_size=chunk_size, alpha=alpha, label_smoothing=label_smoothing, temperature_scale=scale,
+        min_target_prob=floor, temperature=temperature,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_as_near_to_float32_as_the_naive_loss(support, dtype):
+def test_half_precision_is_as_near_to_float32_as_the_naive_loss(form, dtype):
     # Zero-mean features that make a peaked distribution, so that rounding shows.
     exact = batch(tokens=120, vocabulary=300, width=32, dtype=torch.float32)
     exact["features"] *= 0.7
     half = {name: t.to(dtype) if t.is_floating_point() else t for name, t in exact.items()}
     rounded = {name: t.float() if t.is_floating_point() else t for name, t in half.items()}
-    arguments = dict(support=support, alpha=0.4, label_smoothing=0.1, chunk_size=50)
+    arguments = dict(FORMS[form], alpha=0.4, label_smoothing=0.1, chunk_size=50)
     truth, truth_grads = run(rounded, "reference", **arguments)
     fused, fused_grads = run(half, "fused", **arguments)
     naive, naive_grads = run(half, "reference", **arguments)
@@ -190,17 +245,18 @@ def test_half_precision_is_as_near_to_float32_as_the_naive_loss(support, dtype):
         assert error(fused_grads[name], truth_grads[name]) <= error(naive_grads[name], truth_grads[name]) + 1e-3, name
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("loss_scale", [128.0, 1024.0])
-def test_small_gradients_survive_float16_with_a_loss_scale(support, loss_scale):
+def test_small_gradients_survive_float16_with_a_loss_scale(form, loss_scale):
     """The scale of fairseq's --fp16 comes with the upstream gradient, after these gradients were taken."""
-    exact = batch(tokens=200, vocabulary=1500, width=64, dtype=torch.float32)
+    exact = batch(tokens=100, vocabulary=1500, width=64, dtype=torch.float32)
     exact["target"] = exact["target"].clamp_min(2)
     # A peaked, mostly right model: most probabilities lie below what float16 holds without a scale.
     exact["features"] = 0.4 * exact["weight"][exact["target"]]
+    exact["teacher_features"] = 0.4 * exact["weight"][exact["target"]]
     half = {name: t.half() if t.is_floating_point() else t for name, t in exact.items()}
     rounded = {name: t.double() if t.is_floating_point() else t for name, t in half.items()}
-    arguments = dict(support=support, alpha=0.4, upstream=loss_scale)
+    arguments = dict(FORMS[form], alpha=0.4, upstream=loss_scale)
     _, truth = run(rounded, "reference", **arguments)
     _, fused = run(half, "fused", **arguments)
     _, naive = run(half, "reference", **arguments)
@@ -215,31 +271,54 @@ def test_small_gradients_survive_float16_with_a_loss_scale(support, loss_scale):
     assert (row_errors(fused) > 0.5).float().mean() <= (row_errors(naive) > 0.5).float().mean() + 1e-3
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
-def test_autocast(support):
+@pytest.mark.parametrize("form", FORMS)
+def test_autocast(form):
+    options = FORMS[form]
     tensors = batch(tokens=60, vocabulary=200, width=16, dtype=torch.float32, bias=True)
-    plain, plain_grads = run(tensors, "fused", support=support, alpha=0.4)
+    plain, plain_grads = run(tensors, "fused", **options, alpha=0.4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low, low_grads = run(tensors, "fused", support=support, alpha=0.4)
+        low, low_grads = run(tensors, "fused", **options, alpha=0.4)
     assert low[0].dtype == torch.float32 and all(grad.dtype == torch.float32 for grad in low_grads.values())
     assert low[0].item() == pytest.approx(plain[0].item(), rel=2e-2)
     assert low[0].item() != plain[0].item()
-    # Soft targets come from the matrix as it is, not as autocast rounds it.
-    if support != "predicted":
+    # What soft targets take from the matrix they take from it as it is, not as autocast rounds it.
+    if options.get("support", "predicted") != "predicted" and not reads_teacher(options):
         assert low[6].item() == plain[6].item()
     for name, grad in plain_grads.items():
         assert ((low_grads[name] - grad).norm() / grad.norm()).item() < 5e-2, name
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
-@pytest.mark.parametrize("name", ["features", "weight", "bias"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", ["features", "weight", "bias", "teacher_features"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_nan_and_infinity_are_not_hidden(support, name, value):
+def test_nan_and_infinity_are_not_hidden(form, implementation, name, value):
     tensors = batch(bias=True)
     tensors[name].view(-1)[17 if name == "weight" else 3] = value
     tensors["target"][:] = 2
-    values, _ = run(tensors, "fused", support=support, alpha=0.4)
-    assert not math.isfinite(values[0].item())
+    values, _ = run(tensors, implementation, **FORMS[form], alpha=0.4)
+    is_read = name != "teacher_features" or reads_teacher(FORMS[form])
+    if is_read and not (name == "teacher_features" and value == math.inf):  # a word may well be impossible
+        assert not math.isfinite(values[0].item())
+    elif not is_read:
+        assert math.isfinite(values[0].item())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_temperature_that_is_allowed_gives_a_finite_loss(form, dtype):
+    """In units of a temperature near 0 distances would be infinite, and q log q of such a word NaN."""
+    tensors = batch(dtype=dtype, bias=True)
+    tensors["weight"] *= 10
+    softened = FORMS[form].get("support") == "full" or FORMS[form].get("normalise") == "support"
+    for temperature in (1e-300, 1e-20, 1e-3, 1e300):
+        for student_temperature in (1e-3, 1e3) if softened else (1.0,):
+            extremes = {"temperature": temperature, "student_temperature": student_temperature}
+            for weight in (1e-3, 1e3) if reads_teacher(FORMS[form]) and "alone" not in form else (0.0,):
+                arguments = {**FORMS[form], **extremes, "embedding_weight": weight, "alpha": 0.4}
+                for implementation in IMPLEMENTATIONS:
+                    values, grads = run(tensors, implementation, **arguments)
+                    assert all(torch.isfinite(value) for value in [*values, *(g.abs().max() for g in grads.values())])
 
 
 def test_a_second_backward_adds_the_same_again():
@@ -279,17 +358,23 @@ def test_no_gradient_work_without_grad_mode(monkeypatch):
         assert self_kd_loss(**tensors, alpha=0.5).loss.item() > 0
 
 
-def test_memory_stays_far_below_that_of_the_logits():
+@pytest.mark.parametrize(
+    "form, chunk_size",
+    [("predicted", 64), ("nearest, cosine, self, within, T 2", 64), ("full, cosine, self, shuffled, T 2", 16)],
+)
+def test_memory_stays_far_below_that_of_the_logits(form, chunk_size):
     """Peak extra memory of forward and backward, against one (N, V) tensor."""
     tokens, vocabulary, width = 1024, 8000, 16
     tensors = batch(tokens, vocabulary, width, dtype=torch.float32)
     features, weight = tensors["features"].requires_grad_(), tensors["weight"].requires_grad_()
+    neighbours = (torch.arange(vocabulary) ^ 1).unsqueeze(1)
 
     def peak(implementation):
         def forward_and_backward():
             self_kd_loss(
                 features, weight, tensors["target"], alpha=0.4, label_smoothing=0.1, implementation=implementation,
-                chunk_size=64,
+                chunk_size=chunk_size, teacher_features=tensors["teacher_features"], neighbours=neighbours,
+                **FORMS[form],
             ).loss.backward()  # fmt: skip
 
         features.grad = weight.grad = None
@@ -309,6 +394,31 @@ def test_memory_stays_far_below_that_of_the_logits():
             "target must be (N,) with the N of features, got (3,) and features (23, 6)",
         ),
         (dict(bias=torch.zeros(4)), "bias must be (V,) with the V of weight, got (4,) and weight (17, 6)"),
+        (
+            dict(teacher_features=torch.zeros(22, 6, dtype=torch.float64)),
+            "teacher_features must be (N, d) as features (23, 6), got (22, 6)",
+        ),
+        (
+            dict(teacher_features=torch.zeros(23, 6)),
+            "features, weight, bias and teacher_features must be of one dtype, got torch.float32, torch.float64",
+        ),
+        (
+            dict(teacher_features=torch.zeros(23, 6).long()),
+            "teacher_features must be float16, bfloat16, float32 or float64, got torch.int64",
+        ),
+        (
+            dict(teacher_features=None, teacher="self"),
+            "the teacher self needs teacher_features, those of a pass without dropout",
+        ),
+        (
+            dict(normalise="support", support="full"),
+            "normalise support needs a support of some words, got support full, which is all of them",
+        ),
+        (
+            dict(student_temperature=2.0),
+            "a student_temperature other than 1 needs support full or normalise support, got 2.0 with support "
+            "predicted and normalise vocabulary",
+        ),
         (dict(target=torch.zeros(23)), "target must be int64 word ids, got torch.float32"),
         (dict(target=torch.full((23,), 17)), "target must be in [0, 17), got 17"),
         (dict(alpha=1.2), "alpha must be in [0, 1], got 1.2"),
@@ -332,3 +442,9 @@ def test_bad_arguments_are_named(changes, message):
     with pytest.raises(ValueError) as error:
         self_kd_loss(**arguments)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_an_unknown_option_is_named(implementation):
+    with pytest.raises(TypeError, match="'tau'"):
+        self_kd_loss(**batch(), alpha=0.5, implementation=implementation, tau=1.0)

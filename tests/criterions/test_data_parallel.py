@@ -12,6 +12,7 @@ import torch
 
 from selfkd_fairseq.core import supports
 from tests import definition
+from tests.core.forms import FORMS, flags
 from tests.criterions.two_trainers import Training, in_two_processes
 from tests.fairseq_setup import NO_DROPOUT, TINY_LSTM, TINY_TRANSFORMER
 
@@ -33,6 +34,9 @@ SETTINGS = {
         for support in ("predicted", "nearest", "full")  # random words differ between workers by design
     },
     "lstm": [*MODELS["lstm"], *BATCHES, *SELF_KD],
+    # Whose second pass is of the model itself, not of what wraps it; with dropout workers would differ.
+    "self": [*MODELS["tied"], *BATCHES, *SELF_KD, *flags(FORMS["full, self, T 2"])],
+    "self within": [*MODELS["untied"], *BATCHES, *SELF_KD, *flags(FORMS["nearest, cosine, self, within, T 2"])],
     "sentence_avg": [*MODELS["tied"], *BATCHES, *SELF_KD, "--sentence-avg", "--lr", "0.2"],
     "find_unused": [*MODELS["untied"], *BATCHES, *SELF_KD, "--find-unused-parameters"],
 }

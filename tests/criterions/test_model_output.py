@@ -207,9 +207,9 @@ def test_soft_targets_of_capped_logits_are_those_of_the_matrix(tiny_translation)
     logits = model(**sample["net_input"])[0].view(-1, 64)
     weight = model.decoder.output_projection.weight
     dictionary = setup.task.target_dictionary
-    (loss, *_), gradient = definition.losses(
+    (loss, *_), gradient, *_ = definition.losses(
         logits.detach().numpy(), weight.detach().numpy(), sample["target"].view(-1), alpha=0.5, label_smoothing=0.1,
-        pad=dictionary.pad(), excluded=(dictionary.bos(),), n=3, tau=0.6, relative=True, floor=0.5,
+        pad=dictionary.pad(), excluded=(dictionary.bos(),), support_size=3, temperature=0.6,
     )  # fmt: skip
     logits.backward(torch.from_numpy(gradient))
     expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}

@@ -6,7 +6,6 @@ optimizers, its loss scaler and its search for NaN run on the CPU as they are.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import re
@@ -17,10 +16,11 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics
-from fairseq.nan_detector import NanDetector
 from fairseq.trainer import Trainer
 from torch import Tensor
 
+from tests.core.forms import FORMS
+from tests.core.forms import flags as flags_of
 from tests.fairseq_setup import (
     NO_DROPOUT,
     TINY_LSTM,
@@ -115,19 +115,20 @@ PRECISIONS = {
 
 
 @pytest.mark.parametrize(
-    "precision, model, support",
+    "precision, model, form",
     [
         ("fp16", TIED, "predicted"),
         ("memory-efficient fp16", LSTM, "nearest"),
         ("bf16", TIED, "full"),
         ("memory-efficient bf16", LSTM, "random"),
+        ("fp16", TIED, "full, self, T 2"),
+        ("bf16", LSTM, "nearest, cosine, self, within, T 2"),
     ],
-    ids=PRECISIONS,
 )
-def test_trains_as_in_float32(precision: str, model: list[str], support: str, tiny_translation: Path) -> None:
+def test_trains_as_in_float32(precision: str, model: list[str], form: str, tiny_translation: Path) -> None:
     flags, bf16 = PRECISIONS[precision]
     dtype = torch.float16 if "fp16" in precision else torch.bfloat16
-    common = [*model, *OURS, "--skd-support", support, "--lr", "0.02"]
+    common = [*model, *OURS, *flags_of(FORMS[form]), "--lr", "0.02"]
     exact = losses(trainer_of(tiny_translation, *common, "--optimizer", "adam"), 5)
     low = trainer_of(tiny_translation, *common, *flags, bf16=bf16)
     assert losses(low, 5) == pytest.approx(exact, rel=2e-3 if dtype is torch.float16 else 1e-2)
@@ -141,10 +142,10 @@ def test_a_language_model_that_carries_its_state_trains_in_bfloat16(tiny_languag
     assert losses(trainer_of(tiny_language_model, *flags, bf16="bf16"), 4) == pytest.approx(exact, rel=1e-2)
 
 
-@pytest.mark.parametrize("support", ["predicted", "full"])
-def test_trains_under_bfloat16_autocast(support: str, tiny_translation: Path) -> None:
+@pytest.mark.parametrize("form", ["predicted", "full", "full, self, T 2", "nearest, cosine, self, within, T 2"])
+def test_trains_under_bfloat16_autocast(form: str, tiny_translation: Path) -> None:
     """What --amp is on a GPU: float32 weights, matrix products in half precision."""
-    flags = [*TRANSFORMER, *OURS, "--skd-support", support, "--optimizer", "adam", "--lr", "0.003"]
+    flags = [*TRANSFORMER, *OURS, *flags_of(FORMS[form]), "--optimizer", "adam", "--lr", "0.003"]
     exact = losses(trainer_of(tiny_translation, *flags), 5)
     low = trainer_of(tiny_translation, *flags)
     forward = low.criterion.forward
@@ -209,6 +210,7 @@ def test_the_loss_scale_does_not_change_the_update(tiny_translation: Path) -> No
     assert (results[0] - results[1]).norm() < 1e-2 * results[0].norm()
 
 
+@pytest.mark.usefixtures("hardened")
 @pytest.mark.parametrize("model", ["lstm", "transformer"])
 def test_nan_under_fp16_ends_at_the_smallest_scale(
     model: str, tiny_translation: Path, tmp_path: Path, messages: Messages
@@ -288,6 +290,7 @@ def without_inputs(message: str) -> str:
 BAD = ["NaN", "infinity"]
 
 
+@pytest.mark.usefixtures("hardened")
 @pytest.mark.parametrize(
     "model, spoil, named",
     [
@@ -327,15 +330,8 @@ def test_nan_and_infinity_end_as_with_fairseqs_own_criterion(
     assert ends[0] == ends[1] == ("gradients are Nan/Inf", ends[1][1], True)
 
 
-def test_without_the_mend_fairseq_finds_no_name_in_a_transformer(
-    tiny_translation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If this fails, fairseq has been mended, and nan_search can go."""
-    spec = importlib.util.find_spec("fairseq.nan_detector")
-    assert spec is not None and spec.loader is not None
-    fresh = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fresh)
-    monkeypatch.setattr(NanDetector, "add_hooks", fresh.NanDetector.add_hooks)
+def test_without_hardening_fairseq_finds_no_name_in_a_transformer(tiny_translation: Path, tmp_path: Path) -> None:
+    """If this fails, fairseq has been mended, and hardening.nan_search can go."""
     trainer = trainer_of(tiny_translation, *TRANSFORMER, *THEIRS, "--save-dir", str(tmp_path))
     assert trainer.train_step([samples(trainer)[0]]) is not None
     spoil_output(trainer.get_model(), math.nan)
@@ -405,6 +401,7 @@ TRAININGS = {
 }
 
 
+@pytest.mark.usefixtures("hardened")
 @pytest.mark.parametrize("training", TRAININGS)
 def test_no_checkpoint_holds_nan_after_a_loss_that_is_not_finite(
     training: str, request: pytest.FixtureRequest, tmp_path: Path

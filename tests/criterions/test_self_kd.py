@@ -1,13 +1,17 @@
 """The criterion on real fairseq models: against fairseq's own criterion, and against the definition."""
 
 import copy
+import math
 
 import pytest
 import torch
 from fairseq.trainer import Trainer
 
-from selfkd_fairseq.core import SUPPORTS
+from selfkd_fairseq.core import CONTROLS, SIMILARITIES, SUPPORTS
 from tests import definition
+from tests.core import chance
+from tests.core.forms import FEW, FORMS, flags, reads_teacher
+from tests.criterions.by_definition import update_of
 from tests.fairseq_setup import (
     NO_DROPOUT,
     TINY_LSTM,
@@ -56,14 +60,26 @@ def assert_close(found, expected, tolerance):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("extra", [[], ["--label-smoothing", "0.1", "--report-accuracy"], ["--sentence-avg"]])
-def test_alpha_zero_is_fairseqs_own_criterion(name, extra, data):
-    corpus, flags = MODELS[name]
-    ours = build(data[corpus](), *flags, "--criterion", "self_kd", "--skd-alpha", "0", *extra)
-    theirs = build(data[corpus](), *flags, "--criterion", "label_smoothed_cross_entropy", *extra)
+@pytest.mark.parametrize(
+    "form, extra",
+    [
+        ("predicted", []),
+        ("predicted", ["--label-smoothing", "0.1", "--report-accuracy"]),
+        ("full, self, T 2", ["--label-smoothing", "0.1", "--report-accuracy"]),
+        ("predicted", ["--sentence-avg"]),
+    ],
+)
+def test_alpha_zero_is_fairseqs_own_criterion(form, name, extra, data):
+    """With dropout: the second pass that soft targets may need does not move what is drawn in the first."""
+    corpus, of_model = MODELS[name]
+    model_flags = [*of_model, "--dropout", "0.2", *extra]
+    ours = build(data[corpus](), *model_flags, "--criterion", "self_kd", "--skd-alpha", "0", *flags(FORMS[form]))
+    theirs = build(data[corpus](), *model_flags, "--criterion", "label_smoothed_cross_entropy")
     for sample in batches(ours)[:2]:
+        torch.manual_seed(2)
         loss, size, logged, grads = gradients(ours.model, ours.criterion, sample)
         # The same model object, so that the two differ in the criterion alone.
+        torch.manual_seed(2)
         loss_, size_, logged_, grads_ = gradients(ours.model, theirs.criterion, sample)
         assert loss.item() == pytest.approx(loss_.item(), rel=2e-6)
         assert size == size_
@@ -98,43 +114,130 @@ def record_losses(criterion):
     return recorded
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("name", ["transformer untied", "transformer tied", "lstm with bias", "lstm_lm tied"])
-def test_trainer_equals_the_definition_in_float64(name, alpha, data):
-    corpus, flags = MODELS[name]
-    setup = build(
-        data[corpus](), *flags, "--criterion", "self_kd", "--label-smoothing", "0.1", "--clip-norm", "0",
-        "--skd-alpha", str(alpha), "--skd-warmup-updates", "0", "--skd-support-size", "3", "--skd-temperature", "0.6",
-    )  # fmt: skip
+def trainer_in_float64(setup, samples):
     setup.model.double()
-    sample = batches(setup)[0]
-    dictionary = setup.task.target_dictionary
-    twin = copy.deepcopy(setup.model).train()
-    logits = twin(**sample["net_input"])[0]
-    logits = logits.view(-1, logits.size(-1))
-    decoder = twin.decoder
-    if "lstm" not in name:
-        weight = decoder.output_projection.weight
-    else:
-        weight = decoder.embed_tokens.weight if "tied" in name else decoder.fc_out.weight
-    sums, gradient = definition.losses(
-        logits.detach().numpy(), weight.detach().numpy(), sample["target"].view(-1),
-        alpha=alpha, label_smoothing=0.1, pad=dictionary.pad(), excluded=(dictionary.bos(),),
-        n=3, tau=0.6, relative=True, floor=0.5,
-    )  # fmt: skip
-    logits.backward(torch.from_numpy(gradient))
-
-    recorded = record_losses(setup.criterion)
     trainer = Trainer(setup.cfg, setup.task, setup.model, setup.criterion)
-    trainer.reset_dummy_batch(sample)
+    trainer.reset_dummy_batch(samples[0])
     # fairseq takes the norm of gradients in float32, which recent torch refuses for a float64 model.
     trainer.clip_grad_norm = lambda clip_norm: torch.tensor(1.0)
-    trainer.train_step([sample])
-    found = [recorded[0][key].item() for key in ("loss", "nll_loss", "skd_loss")]
-    assert found == pytest.approx([sums[0], sums[2], sums[3]], rel=1e-12)
-    expected = {n: p.grad / sample["ntokens"] for n, p in twin.named_parameters() if p.grad is not None}
+    return trainer
+
+
+def check_update_against_the_definition(setup, trainer, samples, options, alpha, num_updates=0, prefix=0):
+    """One update: what each batch logs, and the gradients that the optimizer is given."""
+    expected = update_of(setup, samples, options, alpha=alpha, num_updates=num_updates, prefix=prefix)
+    recorded = record_losses(setup.criterion)
+    trainer.train_step(samples)
+    del setup.criterion.forward
+    measure = "skd_cosine" if options.get("similarity") == "cosine" else "skd_distance"
+    for log, sums, statistics in zip(recorded, expected.sums, expected.statistics):
+        found = [float(log[key]) for key in ("loss", "nll_loss", "skd_loss")]
+        assert found == pytest.approx([sums[0], sums[2], sums[3]], rel=1e-12, abs=1e-12)
+        names = ("skd_ntokens", "skd_target_prob", "skd_entropy", measure, "skd_num_pairs")
+        of_definition = [statistics[key] for key in ("ntokens", "target_prob", "entropy", "measure", "num_pairs")]
+        assert [float(log[key]) for key in names] == pytest.approx(of_definition, rel=1e-12, abs=1e-12)
+    size = sum(sample["ntokens"] for sample in samples)
     grads = {n: p.grad for n, p in setup.model.named_parameters() if p.grad is not None}
-    assert_close(grads, expected, 1e-12)
+    assert_close(grads, {name: gradient / size for name, gradient in expected.gradients.items()}, 1e-12)
+    return recorded
+
+
+TRAINED = ["--criterion", "self_kd", "--label-smoothing", "0.1", "--clip-norm", "0", "--skd-warmup-updates", "0"]
+SIZES = {"support_size": 3, "temperature": 0.6}
+
+
+@pytest.mark.parametrize(
+    "name, form, alpha",
+    [
+        *(("transformer tied", form, 0.4) for form in FORMS),
+        *(("lstm with bias", form, 0.4) for form in FEW),
+        *(("transformer untied", form, 1.0) for form in ("predicted", "full, self, T 2")),
+        *(("lstm_lm tied", form, 0.0) for form in ("predicted", "nearest, cosine, self, within, T 2")),
+        *((name, "predicted, self", 0.7) for name in MODELS),
+    ],
+)
+def test_trainer_equals_the_definition_in_float64(name, form, alpha, data):
+    """With dropout: the student is the pass with it, the teacher self the one without. And with --update-freq 2."""
+    corpus, of_model = MODELS[name]
+    options = {**FORMS[form], **SIZES}
+    setup = build(
+        data[corpus](), *of_model, "--dropout", "0.2", *TRAINED, "--skd-alpha", str(alpha), *flags(options),
+        "--update-freq", "2", "--skd-refresh-updates", "1", "--lr", "1",
+    )  # fmt: skip
+    samples = batches(setup)[:2]
+    trainer = trainer_in_float64(setup, samples)
+    for num_updates in range(2):
+        check_update_against_the_definition(setup, trainer, samples, options, alpha, num_updates)
+
+
+@pytest.mark.parametrize("form", ["predicted", "full, cosine", "predicted, self"])
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_means_are_over_the_tokens_that_ignore_prefix_size_leaves(form, implementation, tiny_translation):
+    from fairseq.logging import metrics
+
+    options = {**FORMS[form], **SIZES}
+    setup = build(
+        tiny_translation, *TINY_TRANSFORMER, *TRAINED, "--skd-alpha", "0.4", *flags(options), "--ignore-prefix-size",
+        "2", "--skd-implementation", implementation, "--report-accuracy",
+    )  # fmt: skip
+    samples = batches(setup)[:1]
+    trainer = trainer_in_float64(setup, samples)
+    statistics = update_of(setup, samples, options, alpha=0.4, prefix=2).statistics[0]
+    sums = update_of(setup, samples, options, alpha=0.4, prefix=2).sums[0]
+    assert 0 < statistics["ntokens"] < samples[0]["ntokens"]
+    (logged,) = check_update_against_the_definition(setup, trainer, samples, options, 0.4, prefix=2)
+    with metrics.aggregate() as aggregated:
+        setup.criterion.reduce_metrics([logged, logged])
+    shown = aggregated.get_smoothed_values()
+    bits = statistics["ntokens"] * math.log(2)
+    assert shown["skd_loss"] == pytest.approx(sums[3] / bits, abs=6e-4)
+    assert shown["skd_entropy"] == pytest.approx(statistics["entropy"] / bits, abs=6e-4)
+    assert shown["skd_target_prob"] == pytest.approx(statistics["target_prob"] / statistics["ntokens"], abs=6e-5)
+    measure, other = ("skd_cosine", "skd_distance") if "cosine" in form else ("skd_distance", "skd_cosine")
+    assert shown[measure] == pytest.approx(statistics["measure"] / statistics["num_pairs"], abs=6e-5)
+    assert other not in shown and other not in logged
+
+
+@pytest.mark.parametrize("form", [*FEW, "full, self, uniform, T 2"])
+def test_number_of_forward_passes(form, tiny_translation):
+    """Two in training where the model is its own teacher; one in validation, where it has no dropout anyway."""
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *TRAINED, *flags(FORMS[form]))
+    passes = []
+    setup.model.encoder.register_forward_hook(lambda module, *_: passes.append(module.training))
+    sample = batches(setup)[0]
+    for implementation in ("fused", "reference"):
+        setup.criterion.implementation = implementation
+        for reduce in (True, False):
+            passes.clear()
+            gradients(setup.model, setup.criterion, sample, reduce=reduce)
+            assert sorted(passes) == ([False, True] if reads_teacher(FORMS[form]) else [True])
+        passes.clear()
+        setup.task.valid_step(sample, setup.model, setup.criterion)
+        assert passes == [False]
+
+
+@pytest.mark.parametrize("form", FEW)
+def test_validation_logs_what_the_model_without_dropout_says(form, tiny_translation):
+    """There the model is its own teacher and its student: z0 is z."""
+    options = {**FORMS[form], **SIZES}
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *TRAINED, *flags(options))
+    setup.model.double().eval()
+    sample = batches(setup)[0]
+    for implementation in ("fused", "reference"):
+        setup.criterion.implementation = implementation
+        setup.criterion.set_num_updates(0)
+        generator = copy.deepcopy(setup.criterion.support_state).generator(False)
+        logged = setup.task.valid_step(sample, setup.model, setup.criterion)[2]
+        with torch.no_grad():
+            logits = setup.model(**sample["net_input"])[0].view(-1, 64).numpy()
+        weight, target = setup.model.decoder.output_projection.weight.detach(), sample["target"].view(-1)
+        expected = definition.losses(
+            logits, weight.numpy(), target, alpha=0.5, label_smoothing=0.1, pad=1, excluded=(0,),
+            teacher_logits=logits, **options, **chance.of_form(options, weight, target, 3, (0, 1), generator, 1),
+        )  # fmt: skip
+        found = [logged[key].item() for key in ("loss", "nll_loss", "skd_loss", "skd_entropy")]
+        of_definition = [*expected.sums[1:], expected.statistics["entropy"]]
+        assert found == pytest.approx(of_definition, rel=1e-12, abs=1e-12)
 
 
 def test_validation_loss_is_cross_entropy_whatever_alpha_is(tiny_translation):
@@ -199,18 +302,24 @@ IMPLEMENTATION_FLAGS = [
 ]
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
-@pytest.mark.parametrize("name", MODELS)
-def test_both_implementations_give_the_same_numbers(name, support, data):
-    corpus, flags = MODELS[name]
+@pytest.mark.parametrize(
+    "name, form",
+    [
+        *((name, form) for name in MODELS for form in (*SUPPORTS, "full, self, T 2")),
+        *(("transformer tied", form) for form in FEW if form not in (*SUPPORTS, "full, self, T 2")),
+    ],
+)
+def test_both_implementations_give_the_same_numbers(name, form, data):
+    corpus, of_model = MODELS[name]
     results = []
     for implementation in ("fused", "reference"):
         setup = build(
-            data[corpus](), *flags, *IMPLEMENTATION_FLAGS, "--skd-support", support, "--skd-implementation",
-            implementation, "--report-accuracy",
+            data[corpus](), *of_model, "--dropout", "0.2", *IMPLEMENTATION_FLAGS, *flags(FORMS[form]),
+            "--skd-implementation", implementation, "--report-accuracy",
         )  # fmt: skip
         setup.model.double()
         setup.criterion.set_num_updates(7)
+        torch.manual_seed(2)
         results.append(gradients(setup.model, setup.criterion, batches(setup)[0]))
     (loss, size, logged, grads), (loss_, size_, logged_, grads_) = results
     assert loss.item() == pytest.approx(loss_.item(), rel=1e-10)
@@ -221,15 +330,15 @@ def test_both_implementations_give_the_same_numbers(name, support, data):
     assert_close(grads, grads_, 1e-9)
 
 
-@pytest.mark.parametrize("support", SUPPORTS)
+@pytest.mark.parametrize("form", [*SUPPORTS, "full, self, T 2", "nearest, cosine, self, within, T 2"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_models(dtype, support, tiny_translation):
+def test_half_precision_models(dtype, form, tiny_translation):
     """What --fp16 and --bf16 do to model and criterion; the loss is no farther from float32 than fairseq's way."""
-    flags = [*TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS, "--skd-support", support]
+    of_form = [*TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS, *flags(FORMS[form])]
     losses = {}
     for implementation, used in (("float32", None), ("fused", dtype), ("reference", dtype)):
         name = "fused" if used is None else implementation
-        setup = build(tiny_translation, *flags, "--skd-implementation", name)
+        setup = build(tiny_translation, *of_form, "--skd-implementation", name)
         setup.model.to(used or torch.float32)
         setup.criterion.to(used or torch.float32)
         setup.criterion.set_num_updates(3)
@@ -242,8 +351,9 @@ def test_half_precision_models(dtype, support, tiny_translation):
     assert errors["fused"] <= errors["reference"] + (2e-4 if dtype is torch.float16 else 2e-3)
 
 
-def test_compute_loss_is_that_of_forward(tiny_translation):
-    setup = build(tiny_translation, *TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS)
+@pytest.mark.parametrize("form", ["predicted", "full, self, T 2"])
+def test_compute_loss_is_that_of_forward(form, tiny_translation):
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS, *flags(FORMS[form]))
     sample = batches(setup)[0]
     setup.model.train()
     loss, nll_loss = setup.criterion.compute_loss(setup.model, setup.model(**sample["net_input"]), sample)
@@ -308,6 +418,24 @@ def test_logged_means(tiny_translation):
         (["--skd-support-size", "0"], "self_kd: support_size must be at least 1, got 0"),
         (["--skd-support-size", "9999"], "self_kd: support_size must be less than the vocabulary size 64, got 9999"),
         (["--skd-support", "nope"], f"self_kd: support must be one of {', '.join(SUPPORTS)}, got 'nope'"),
+        (["--skd-similarity", "dot"], f"self_kd: similarity must be one of {', '.join(SIMILARITIES)}, got 'dot'"),
+        (["--skd-teacher", "x"], "self_kd: teacher must be one of embedding, self, got 'x'"),
+        (["--skd-normalise", "x"], "self_kd: normalise must be one of vocabulary, support, got 'x'"),
+        (["--skd-control", "x"], f"self_kd: control must be one of {', '.join(CONTROLS)}, got 'x'"),
+        (["--skd-embedding-weight=-1"], "self_kd: embedding_weight must be in [0, 1000], got -1.0"),
+        (
+            ["--skd-student-temperature", "0", "--skd-support", "full"],
+            "self_kd: student_temperature must be in [0.001, 1000], got 0.0",
+        ),
+        (
+            ["--skd-student-temperature", "2"],
+            "self_kd: a student_temperature other than 1 needs support full or normalise support, got 2.0 with "
+            "support predicted and normalise vocabulary",
+        ),
+        (
+            ["--skd-support", "full", "--skd-normalise", "support"],
+            "self_kd: normalise support needs a support of some words, got support full, which is all of them",
+        ),
         (["--skd-temperature-scale", "x"], "self_kd: temperature_scale must be one of relative, absolute, got 'x'"),
         (["--label-smoothing", "1"], "self_kd: label_smoothing must be in [0, 1), got 1.0"),
     ],

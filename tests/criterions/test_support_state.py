@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from selfkd_fairseq.core import SoftTargetOptions, nearest_words
+from selfkd_fairseq.core import SelfKDOptions, nearest_words
 from selfkd_fairseq.criterions.support_state import SupportState
 
 
 def state(support="nearest", refresh_updates=10, seed=1):
-    return SupportState(SoftTargetOptions(support, 2), (0, 1), refresh_updates, seed)
+    return SupportState(SelfKDOptions(support, 2), (0, 1), refresh_updates, seed)
 
 
 def test_neighbours_are_refreshed_at_multiples_and_at_the_first_update_of_a_process():

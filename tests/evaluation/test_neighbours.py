@@ -9,7 +9,7 @@ import torch
 from fairseq.data import Dictionary
 from matplotlib import image
 
-from selfkd_fairseq.core import SoftTargetOptions
+from selfkd_fairseq.core import SelfKDOptions
 from selfkd_fairseq.evaluation import neighbours_heat_map
 from selfkd_fairseq.evaluation.neighbours import Neighbour, as_csv, as_table, find_neighbours, most_frequent_words
 
@@ -19,7 +19,7 @@ WEIGHT = torch.tensor(list(ROWS.values()), dtype=torch.float32)
 # Mean square 750 / 7, mean (9, 17) / 7: the square is 2 (750 / 7 - 370 / 49).
 RMS = math.sqrt(9760 / 49)
 # A distance of 5 halves the share: of a, b, c, <unk>, </s> the shares are 16, 8, 4, 2, 1.
-HALVES = SoftTargetOptions(temperature=5 / math.log(2), temperature_scale="absolute")
+HALVES = SelfKDOptions(temperature=5 / math.log(2), temperature_scale="absolute")
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_floor_and_special_symbols(dictionary):
 
 
 def test_relative_temperature(dictionary):
-    (rows,) = find_neighbours(WEIGHT, dictionary, ["b"], 1, SoftTargetOptions(temperature=2.0, min_target_prob=0.0))
+    (rows,) = find_neighbours(WEIGHT, dictionary, ["b"], 1, SelfKDOptions(temperature=2.0, min_target_prob=0.0))
     odds = math.exp(-5 / (2 * RMS))
     assert rows[1].q_nearest == pytest.approx(odds / (1 + odds), rel=1e-5)
 
@@ -65,7 +65,7 @@ def test_words_beyond_one_chunk_and_equal_rows(dictionary):
     found = find_neighbours(WEIGHT, dictionary, words, 1, HALVES)
     assert [rows[0].word for rows in found] == words
     assert found[:3] == found[147:]
-    (rows,) = find_neighbours(torch.ones(7, 2), dictionary, ["a"], 1, SoftTargetOptions())
+    (rows,) = find_neighbours(torch.ones(7, 2), dictionary, ["a"], 1, SelfKDOptions())
     assert (rows[1].relative_distance, rows[1].q_nearest) == (0, 0.5)
 
 

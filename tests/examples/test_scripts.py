@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+WHEEL = Path("scripts", "environments", "fairseq_wheel.txt")
 
 
 @pytest.fixture
@@ -60,20 +61,97 @@ def test_old_interpreter(checkout):
     assert done.stderr == f"setup.sh: PYTHON={old} is Python 3.10.4; 3.11 or newer is needed\n"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="the scripts refuse this Python")
-def test_no_compiler(checkout):
-    tools = checkout / "tools"
-    tools.mkdir()
-    for name in ("bash", "cat", "cksum", "dirname", "grep"):
-        (tools / name).symlink_to(shutil.which(name))
-    done = run("scripts/setup.sh", cwd=checkout, PYTHON=sys.executable, PATH=str(tools))
+def stub_python(checkout, wheel_fits, python_h=True):
+    """An interpreter that installs nothing: it writes its arguments and the variables that fairseq reads to `calls`."""
+    include = checkout / "include"
+    include.mkdir()
+    if python_h:
+        (include / "Python.h").touch()
+    return executable(
+        checkout / "stub python",
+        f"""case "$*" in *"-m pip"*)
+    echo "CUDA_HOME=${{CUDA_HOME-unset}} READTHEDOCS=${{READTHEDOCS-unset}} $*" >> "{checkout}/calls" ;;
+esac
+case "$*" in
+    "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo "command = -m venv $3" > "$3/pyvenv.cfg" ;;
+    *--only-binary*) exit {int(not wheel_fits)} ;;
+    *sysconfig*) echo "{include}" ;;
+esac
+""",
+    )
+
+
+def tools(folder, *names):
+    """What setup.sh calls, in a folder that can be the whole PATH, and compilers of these names."""
+    folder.mkdir()
+    for name in ("bash", "cat", "cksum", "cp", "cut", "dirname", "grep", "mkdir", "rm", "sed", "sleep", "tail"):
+        (folder / name).symlink_to(shutil.which(name))
+    for name in names:
+        executable(folder / name, "")
+    return str(folder)
+
+
+def installed(checkout):
+    """What pip was asked to install, one call a line, without the options that every call has."""
+    calls = (checkout / "calls").read_text().splitlines()
+    assert all(call.startswith("CUDA_HOME=unset READTHEDOCS=unset -m pip ") for call in calls)
+    return [call.split("--progress-bar off ")[1] for call in calls if " install " in call]
+
+
+# fairseq's setup.py asks whether they are set at all, not what they hold
+@pytest.mark.parametrize("value", ["/usr/local/cuda", ""])
+def test_fairseq_is_a_wheel_where_one_fits_and_needs_no_compiler(checkout, value):
+    python, path = stub_python(checkout, wheel_fits=True, python_h=False), tools(checkout / "tools")
+    done = run("scripts/setup.sh", cwd=checkout, PYTHON=str(python), PATH=path, CUDA_HOME=value, READTHEDOCS=value)
+    assert (done.returncode, done.stderr) == (0, "")
+    build, rest = (checkout / ".venv" / f"{name}-requirements.txt" for name in ("build", "run"))
+    assert installed(checkout) == [
+        f"--only-binary :all: --no-deps -r {checkout / WHEEL}", f"-r {build}", f"--no-build-isolation -r {rest}",
+    ]  # fmt: skip
+    everything = (checkout / "requirements.txt").read_text().splitlines()
+    left_out = [line for line in everything if line not in rest.read_text().splitlines()]
+    assert [line.split("==")[0] for line in left_out] == ["ve-fairseq", "fairseq-fixed"]
+    assert "torch==" in build.read_text() and "fairseq==" not in build.read_text()
+
+
+@pytest.mark.parametrize("value", ["/usr/local/cuda", ""])
+def test_fairseq_is_compiled_where_no_wheel_fits(checkout, value):
+    python, path = stub_python(checkout, wheel_fits=False), tools(checkout / "tools", "gcc", "g++")
+    done = run("scripts/setup.sh", cwd=checkout, PYTHON=str(python), PATH=path, CUDA_HOME=value, READTHEDOCS=value)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert installed(checkout)[-1] == "--no-build-isolation --no-deps fairseq-fixed==0.12.3.1"
+    assert "compiling fairseq" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("compilers", "python_h", "missing"),
+    [([], True, "no C compiler"), (["cc"], True, "no C++ compiler"), (["gcc", "c++"], False, "no Python.h")],
+)
+def test_what_compiling_needs_is_told_before_anything_large_is_downloaded(checkout, compilers, python_h, missing):
+    python, path = stub_python(checkout, False, python_h), tools(checkout / "tools", *compilers)
+    done = run("scripts/setup.sh", cwd=checkout, PYTHON=str(python), PATH=path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "no C compiler" in done.stderr
+    assert missing in done.stderr and "no wheel of fairseq" in done.stderr
+    assert installed(checkout) == [f"--only-binary :all: --no-deps -r {checkout / WHEEL}"]
+
+
+def test_an_environment_of_before_does_not_keep_the_other_fairseq(checkout):
+    python, path = stub_python(checkout, wheel_fits=True), tools(checkout / "tools")
+    run("scripts/setup.sh", cwd=checkout, PYTHON=str(python), PATH=path)
+    calls = (checkout / "calls").read_text().splitlines()
+    (removal,) = [number for number, call in enumerate(calls) if "uninstall --yes ve-fairseq fairseq-fixed" in call]
+    assert removal < min(number for number, call in enumerate(calls) if " install " in call)
+
+
+def test_the_environment_can_have_another_place(checkout):
+    python, path, venv = stub_python(checkout, True), tools(checkout / "tools"), checkout / "another place"
+    done = run("scripts/setup.sh", cwd=checkout, PYTHON=str(python), PATH=path, SETUP_VENV=str(venv))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (venv / "requirements.stamp").exists() and not (checkout / ".venv").exists()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the scripts refuse this Python")
-@pytest.mark.skipif(shutil.which("g++") is None, reason="the scripts refuse a machine without g++")
 def test_failing_pip_names_the_log_and_a_second_call_goes_on(checkout):
     (checkout / "requirements.txt").write_text("# build\nno-such-requirement==1.0\n\n# run\n")
     offline = {"PYTHON": sys.executable, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}

@@ -8,7 +8,6 @@ from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
-import selfkd_fairseq  # noqa: F401 (lets torch load a fairseq checkpoint)
 from tests.fairseq_setup import ROOT, TINY_TRANSFORMER, command
 from tests.forked import finish, start
 

@@ -7,7 +7,7 @@ import sys
 import torch
 
 from selfkd_fairseq.cli import average_checkpoints, evaluate, neighbours
-from selfkd_fairseq.one_line_errors import print_in_one_line
+from selfkd_fairseq.hardening.one_line_errors import print_in_one_line
 from tests import fairseq_setup
 from tests.language_model import TASK, TINY_ZAREMBA
 
@@ -68,7 +68,7 @@ def refused_by_fairseq(capsys, monkeypatch, name, data, *arguments):
     monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{name}", str(data), *PLUGIN, *map(str, arguments)])
     monkeypatch.chdir(data.parent)  # fairseq-train makes a folder checkpoints
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    print_in_one_line()  # as the import does in a process of that name
+    print_in_one_line()  # as in a process of that name
     capsys.readouterr()
     logging.disable(logging.CRITICAL)  # of another process this would be on stdout or stderr, before the error
     try:

@@ -1,4 +1,4 @@
-"""Whole checkpoints, for tests that damage copies of them."""
+"""fairseq is hardened here, in this process and in those that it starts; and whole checkpoints to damage copies of."""
 
 import pytest
 
@@ -7,6 +7,11 @@ from tests.hostile.commands import write_checkpoint
 from tests.language_model import TASK, TINY_ZAREMBA
 
 SELF_KD = ["--criterion", "self_kd"]
+
+
+@pytest.fixture(autouse=True)
+def hardened_here(hardened, monkeypatch):
+    monkeypatch.setenv("SELFKD_HARDENED", "1")
 
 
 @pytest.fixture(scope="session")

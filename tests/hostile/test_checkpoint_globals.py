@@ -10,7 +10,7 @@ import torch
 from fairseq import checkpoint_utils
 from hypothesis import given
 
-from selfkd_fairseq.checkpoint_globals import CHECKPOINT_GLOBALS
+from selfkd_fairseq.checkpoints.safe_globals import CHECKPOINT_GLOBALS
 from tests.hostile.commands import changed, refused
 from tests.hostile.fuzzing import fuzzed
 

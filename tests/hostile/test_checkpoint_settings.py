@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from selfkd_fairseq.checkpoint_settings import _PLAIN_TEXT, runs, why_refused
+from selfkd_fairseq.checkpoints.settings import _PLAIN_TEXT, runs, why_refused
 
 RUN = [
     "print()", "  print()", "\tprint()", "\nprint()", "[(512, 3)] * int('9')", "(lambda: 1)()",

@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import re
-import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,8 +15,8 @@ import pytest
 import torch
 from fairseq import checkpoint_utils, models, options, tasks, utils
 
-from selfkd_fairseq import checkpoints
-from selfkd_fairseq.checkpoints import load_harmless
+from selfkd_fairseq import hardening
+from selfkd_fairseq.checkpoints.damage import RunningSetting
 from selfkd_fairseq.cli import average_checkpoints
 from tests import fairseq_setup
 from tests.hostile.commands import (
@@ -188,12 +187,10 @@ def filled_in(text, harm):
 
 @pytest.fixture
 def without_care(monkeypatch):
-    """A call that makes fairseq what it is without this package."""
+    """A call that makes fairseq what it is without hardening."""
 
     def undo():
-        monkeypatch.setattr(checkpoint_utils, "load_checkpoint_to_cpu", checkpoints._fairseq_load)
-        for name in [name for name in sys.modules if name.split(".")[0] == "fairseq"]:
-            monkeypatch.delattr(sys.modules[name], "eval", raising=False)
+        hardening.remove()
         monkeypatch.setattr(utils.set_torch_seed, "__class_getitem__", None, raising=False)
 
     return undo
@@ -247,7 +244,7 @@ def test_such_a_setting_does_not_run_where_a_program_reads_by_itself(
     harm = tmp_path / "harm"
     settings = settings_of_model(**others, **{setting: filled_in(CALL, harm)})
     path = changed(request.getfixturevalue(model), tmp_path / "planted.pt", settings)
-    with pytest.raises(checkpoints.RunningSetting, match="fairseq would run .*touch.* as Python: refused"):
+    with pytest.raises(RunningSetting, match="fairseq would run .*touch.* as Python: refused"):
         build_as_a_converter_does(path, tiny_translation)
     assert not harm.exists()
     without_care()
@@ -364,7 +361,7 @@ def test_what_does_not_fit_into_memory_is_not_called_damaged(transformer, tmp_pa
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(type(error)) as caught:
-        load_harmless(str(transformer))
+        checkpoint_utils.load_checkpoint_to_cpu(str(transformer))
     assert caught.value is error
     assert average_checkpoints.main([str(transformer), "--output", str(tmp_path / "x.pt")]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "selfkd-average-checkpoints: error: out of memory"
@@ -385,11 +382,19 @@ def test_a_fault_of_the_model_keeps_fairseqs_error(transformer, tiny_translation
     assert type(caught.value) is Exception
 
 
-def test_threads_that_load_leave_torch_as_it_was(transformer):
-    load = torch.load
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(load_harmless, [str(transformer)] * 40))
-    assert torch.load is load
+def test_a_thread_that_loads_something_else_meanwhile_is_left_alone(transformer, tmp_path, monkeypatch):
+    """torch.load is never another function, also while fairseq reads a checkpoint."""
+    load, found = torch.load, []
+    torch.save([1], tmp_path / "no_checkpoint.pt")
+
+    def load_and_look(*arguments, **options):
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(lambda: (torch.load, load(tmp_path / "no_checkpoint.pt"))).result())
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", load_and_look)
+    checkpoint_utils.load_checkpoint_to_cpu(str(transformer))
+    assert found == [(load_and_look, [1])]
 
 
 @pytest.mark.parametrize("zipped", [True, False])

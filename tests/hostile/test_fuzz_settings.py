@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import event, given
 
-from selfkd_fairseq.checkpoint_settings import runs, why_refused
+from selfkd_fairseq.checkpoints.settings import runs, why_refused
 from tests.hostile.fuzzing import fuzzed
 
 NAMES = ("a", "b", "os", "exit", "__import__", "runs")

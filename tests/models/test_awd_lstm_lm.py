@@ -398,9 +398,9 @@ def test_self_kd_takes_the_fused_path_and_equals_the_definition(tied, support, t
     masks = drawn_masks(twin, len(tokens), seed=4)
     logits = forward_by_hand(twin, tokens, masks=masks)["logits"].reshape(len(target), -1)
     pad, bos = setup.task.dictionary.pad(), setup.task.dictionary.bos()
-    sums, dz = definition.losses(
+    sums, dz, *_ = definition.losses(
         logits.detach().numpy(), weight.detach().numpy(), target, alpha=0.4, label_smoothing=0.1, pad=pad,
-        excluded=(bos,), n=3, tau=0.6, relative=True, floor=0.5, support=support,
+        excluded=(bos,), support_size=3, temperature=0.6, support=support,
     )  # fmt: skip
     logits.backward(torch.from_numpy(dz))
     for loss, nll_loss, gradients in results:

@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple, Tuple
 import torch
 from fairseq_cli import train
 
+from selfkd_fairseq import hardening
 from tests.forked import CONTEXT
 
 Hook = Callable[[str, Tuple[Any, ...]], None]  # of sys.addaudithook
@@ -57,7 +58,8 @@ def kill_at_file_size(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def _train(arguments: list[str], output: Path, hook: Hook | None) -> None:
+def _train(arguments: list[str], output: Path, hook: Hook | None, hardened: bool) -> None:
+    hardening.install() if hardened else hardening.remove()
     torch.set_num_threads(1)
     descriptor = os.open(str(output), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -69,11 +71,12 @@ def _train(arguments: list[str], output: Path, hook: Hook | None) -> None:
 
 
 class Run(NamedTuple):
-    """A training: its data and flags, and the folder that it writes to."""
+    """A training: its data and flags, the folder that it writes to, and whether fairseq is hardened."""
 
     data: Path
     folder: Path
     flags: tuple[Any, ...]
+    hardened: bool = False
 
     @property
     def log(self) -> Path:
@@ -86,7 +89,8 @@ class Run(NamedTuple):
             self.data, "--user-dir", "selfkd_fairseq", "--save-dir", self.folder, "--log-file", self.log, *self.flags,
             *more,
         ]  # fmt: skip
-        process = CONTEXT.Process(target=_train, args=([str(a) for a in arguments], Path(f"{self.folder}.out"), hook))
+        output = Path(f"{self.folder}.out")
+        process = CONTEXT.Process(target=_train, args=([str(a) for a in arguments], output, hook, self.hardened))
         process.start()
         return process
 

@@ -1,5 +1,7 @@
-"""The two kinds of model that the tests of this folder train, with dropout and a rising alpha, and the supports."""
+"""The two kinds of model that the tests of this folder train, with dropout and rising alpha, and forms of the loss."""
 
+from tests.core.forms import FORMS as FORMS_OF_THE_CORE
+from tests.core.forms import flags
 from tests.fairseq_setup import TINY_TRANSFORMER
 from tests.language_model import TASK, TINY_ZAREMBA
 
@@ -22,9 +24,11 @@ SYSTEMS = {
 }  # fmt: skip
 UPDATES_PER_EPOCH = {"transformer": 7, "lstm": 15}
 DATA = {"transformer": "tiny_translation", "lstm": "tiny_language_model"}
-SUPPORTS = {
+FORMS = {
     "predicted": [],
     "full": ["--skd-support", "full"],
     "nearest": ["--skd-support", "nearest", "--skd-support-size", "4"],  # and --skd-refresh-updates
     "random": ["--skd-support", "random", "--skd-support-size", "4"],
+    # A second pass, without dropout: it must leave neither a draw nor a carried state behind.
+    "self": flags(FORMS_OF_THE_CORE["full, cosine, self, shuffled, T 2"]),
 }

@@ -9,7 +9,7 @@ import torch
 
 from tests.fairseq_setup import NO_DROPOUT, TINY_TRANSFORMER, own_tensors, two_workers
 from tests.resume.processes import Run
-from tests.resume.systems import SUPPORTS, SYSTEMS
+from tests.resume.systems import FORMS, SYSTEMS
 from tests.resume.trainings import assert_same_checkpoint, checkpoint, logged, updates_done
 
 N = 6
@@ -28,9 +28,9 @@ def finish(run, processes):
         run.finish(process)
 
 
-@pytest.mark.parametrize("support", ["nearest", "random"])
-def test_two_workers_that_are_stopped_and_resumed_in_mid_epoch_are_bit_equal(support, tiny_translation, tmp_path):
-    flags = (*SYSTEMS["transformer"], *SUPPORTS[support], *REFRESH, "--save-interval-updates", N)
+@pytest.mark.parametrize("form", ["nearest", "random"])
+def test_two_workers_that_are_stopped_and_resumed_in_mid_epoch_are_bit_equal(form, tiny_translation, tmp_path):
+    flags = (*SYSTEMS["transformer"], *FORMS[form], *REFRESH, "--save-interval-updates", N)
     straight, resumed = (Run(tiny_translation, tmp_path / name, flags) for name in ("straight", "resumed"))
     finish(straight, start_two(straight, "--max-update", 2 * N))
     finish(resumed, start_two(resumed, "--max-update", N))

@@ -1,20 +1,20 @@
-"""2N updates straight are N updates, a fresh process, N more: bit-equal, for every support, on both kinds of model."""
+"""2N updates straight are N updates, a fresh process, N more: bit-equal, for every form, on both kinds of model."""
 
 import pytest
 
 from tests.resume.processes import Run
-from tests.resume.systems import DATA, SUPPORTS, SYSTEMS, UPDATES_PER_EPOCH
+from tests.resume.systems import DATA, FORMS, SYSTEMS, UPDATES_PER_EPOCH
 from tests.resume.trainings import assert_same_checkpoint, checkpoint, logged, updates_done
 
 N = 9
 REFRESH = ["--skd-refresh-updates", "3"]  # 3 divides N
 
 
-@pytest.mark.parametrize("support", list(SUPPORTS))
+@pytest.mark.parametrize("form", list(FORMS))
 @pytest.mark.parametrize("system", list(SYSTEMS))
-def test_resume_in_mid_epoch_that_goes_on_into_the_next_epoch_is_bit_equal(system, support, request, tmp_path):
+def test_resume_in_mid_epoch_that_goes_on_into_the_next_epoch_is_bit_equal(system, form, request, tmp_path):
     data = request.getfixturevalue(DATA[system])
-    flags = (*SYSTEMS[system], *SUPPORTS[support], *REFRESH, "--save-interval-updates", N, "--max-update", 2 * N)
+    flags = (*SYSTEMS[system], *FORMS[form], *REFRESH, "--save-interval-updates", N, "--max-update", 2 * N)
     straight, resumed = Run(data, tmp_path / "straight", flags), Run(data, tmp_path / "resumed", flags)
     straight.finish(straight.start())
     (half,) = straight.folder.glob(f"checkpoint_*_{N}.pt")

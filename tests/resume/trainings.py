@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-import selfkd_fairseq  # noqa: F401 (lets torch load a fairseq checkpoint)
 from tests.fairseq_setup import own_tensors
 
 TIMES = ("wps", "ups", "wall")

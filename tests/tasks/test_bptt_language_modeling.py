@@ -12,7 +12,6 @@ from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import eval_lm
 
-import selfkd_fairseq  # noqa: F401 (lets torch load a fairseq checkpoint)
 from tests.fairseq_setup import ROOT, SPLITS, build, two_workers
 from tests.forked import finish, run, start
 from tests.language_model import TASK, TINY_AWD, TINY_ZAREMBA, perplexity, read_words

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Train an LSTM language model on the Penn Treebank: train.sh MODEL SYSTEM DATA SAVE_DIR [more fairseq-train flags]
-#   MODEL     zaremba_small, zaremba_medium, zaremba_large, or awd_lstm: the published recipe of each
+#   MODEL     zaremba_small, zaremba_medium, zaremba_large, or awd_lstm: the published recipe of each; or tied_small: 2 x 200,
+#             tied, dropout 0.5
 #   SYSTEM    cross_entropy, or self_kd (exact soft targets over the whole vocabulary), or self_kd_predicted
 #   DATA      the folder `bin` that selfkd-prepare made
 #   SAVE_DIR  checkpoints and log; a run that was cut off goes on from its last checkpoint
 # One recipe for all systems: only the criterion differs.
 set -euo pipefail
 if [ $# -lt 4 ]; then
-    sed -n '2,7s/^# //p' "$0" >&2
+    sed -n '2,8s/^# //p' "$0" >&2
     exit 2
 fi
 model=$1 system=$2 data=$3 save_dir=$4
@@ -25,10 +26,12 @@ case $model in
         --force-anneal 8 --lr-shrink 0.8333333 --max-epoch 39) ;;
     zaremba_large) recipe=(--arch lstm_lm_zaremba_large "${zaremba[@]}" --tokens-per-sample 35 --clip-norm 10
         --force-anneal 16 --lr-shrink 0.8695652 --max-epoch 55) ;;
+    tied_small) recipe=(--arch lstm_lm_zaremba_small --share-decoder-input-output-embed --dropout 0.5 "${zaremba[@]}"
+        --tokens-per-sample 35 --clip-norm 5 --force-anneal 11 --lr-shrink 0.7 --max-epoch 20) ;;
     awd_lstm) recipe=(--arch awd_lstm_ptb --optimizer nt_asgd --nonmonotone 5 --lr 30 --weight-decay 1.2e-6
         --lr-scheduler fixed --batch-size 20 --batch-size-valid 10 --tokens-per-sample 70 --variable-bptt
         --clip-norm 0.25 --max-epoch 500) ;;
-    *) echo "train.sh: MODEL must be zaremba_small, zaremba_medium, zaremba_large or awd_lstm, got '$model'" >&2; exit 2 ;;
+    *) echo "train.sh: MODEL must be zaremba_small, zaremba_medium, zaremba_large, tied_small or awd_lstm, got '$model'" >&2; exit 2 ;;
 esac
 case $system in
     cross_entropy) criterion=(--criterion cross_entropy) ;;

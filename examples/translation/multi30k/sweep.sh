@@ -22,6 +22,8 @@ data=$(hydra_quote "$prepared/bin")
 sweep_dir=$(hydra_quote "$sweep")
 # Hydra imports the callback of the YAML before fairseq knows of the plugin.
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# A run that was killed while it copied a checkpoint goes on, too.
+export SELFKD_HARDENED="${SELFKD_HARDENED-1}"
 
 fairseq-hydra-train --config-dir "$here/config" --config-name multi30k -m \
     "common.user_dir=$user_dir" "task.data=$data" "hydra.sweep.dir=$sweep_dir" "$@"

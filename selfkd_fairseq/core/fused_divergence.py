@@ -1,0 +1,230 @@
+"""L_SKD of the fused loss, chunk by chunk: its sums, and what it adds to the gradient of the logits.
+
+    L_SKD = T^2 sum_i KL(q_i || pT_i)        pT_i = softmax(z_i / T), over all words or over the words of the support
+    dL_SKD/dz_ik = T (pT_ik - q_ik)
+
+Equations: ``docs/method.md``; the loss around it: :mod:`.fused_linear_loss`.
+"""
+
+import math
+from typing import NamedTuple, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from .fused_full_targets import FullTargets
+from .options import SelfKDOptions
+from .soft_targets import effective_temperature, entropy, make_shuffle, sparse_soft_targets
+from .supports import SUPPORTS, Choice, make_support
+
+__all__ = ["Chunk", "Divergence", "DivergenceInputs", "make_divergence"]
+
+
+class DivergenceInputs(NamedTuple):
+    """What L_SKD is made of, checked; no gradient flows through any of it.
+
+    Attributes:
+        embedding: (V, d), the output matrix as the soft targets see it: not cast by autocast.
+        weight: (V, d), the same in the dtype of the features.
+        bias: (V,) in that dtype, or None.
+        target: (N,) int64.
+        teacher_features: (N, d) of the pass without dropout, or None.
+        alpha: weight of the term.
+        options: how soft targets are made and compared.
+        excluded: word ids in [0, V) that are in no support except as the target.
+        neighbours: (V, n) int64 or None.
+        generator: of the support ``random``.
+        chunk_size: most tokens of a chunk.
+        dtype: to compute in, float32 or float64.
+    """
+
+    embedding: Tensor
+    weight: Tensor
+    bias: Optional[Tensor]
+    target: Tensor
+    teacher_features: Optional[Tensor]
+    alpha: float
+    options: SelfKDOptions
+    excluded: Sequence[int]
+    neighbours: Optional[Tensor]
+    generator: Optional[torch.Generator]
+    chunk_size: int
+    dtype: torch.dtype
+
+
+class Chunk(NamedTuple):
+    """The model's side of a chunk of C tokens.
+
+    Attributes:
+        tokens: which of the N.
+        z: (C, V) logits, float32 or better; may be overwritten.
+        probs: (C, V) softmax of them; becomes dL/dz but for what L_CE takes from it.
+        best_logit: (C,) the largest.
+        best_word: (C,) int64, its word.
+        excess: (C,) logsumexp(z) less the largest logit.
+        predicted: (C, n) int64, words of the support ``predicted``; None with others.
+    """
+
+    tokens: slice
+    z: Tensor
+    probs: Tensor
+    best_logit: Tensor
+    best_word: Tensor
+    excess: Tensor
+    predicted: Optional[Tensor]
+
+
+class Divergence:
+    """Sums of L_SKD and its statistics over the chunks so far.
+
+    Args:
+        inputs: see :class:`DivergenceInputs`.
+    """
+
+    def __init__(self, inputs: DivergenceInputs):
+        self.inputs = inputs
+        self.student_temperature = inputs.options.student_temperature
+        zero = torch.zeros((), dtype=inputs.dtype, device=inputs.target.device)
+        self.loss, self.target_prob, self.entropy, self.measure = (zero.clone() for _ in range(4))
+        self.num_pairs = torch.zeros((), dtype=torch.long, device=inputs.target.device)
+
+    def add(self, chunk: Chunk, wants_gradient: bool) -> None:
+        """Add a chunk to the sums, and turn ``chunk.probs`` into (1 - alpha) p + alpha dL_SKD/dz.
+
+        Args:
+            chunk: of tokens in the order of ``inputs.target``.
+            wants_gradient: whether ``chunk.probs`` is read afterwards.
+        """
+        raise NotImplementedError
+
+    def _count(self, target_prob: Tensor, entropy: Tensor, measure: Tensor, num_pairs: Tensor) -> None:
+        self.target_prob += target_prob
+        self.entropy += entropy
+        self.measure += measure
+        self.num_pairs += num_pairs
+
+
+class _SparseDivergence(Divergence):
+    """Over the few words of a support, normalised over all words (T is 1 then) or over those of the support."""
+
+    def __init__(self, inputs: DivergenceInputs):
+        super().__init__(inputs)
+        options = inputs.options
+        self.words: Optional[Tensor] = None
+        words_of = SUPPORTS[options.support]
+        if options.support != "predicted" and words_of is not None:  # whose words come from the logits of each chunk
+            choice = Choice(
+                None, inputs.embedding, inputs.target, options.support_size, inputs.excluded,
+                neighbours=inputs.neighbours, generator=inputs.generator,
+            )  # fmt: skip
+            self.words = words_of(choice)
+        embedding = inputs.embedding
+        self.temperature = effective_temperature(embedding, options) if options.reads_embedding else None
+        self.shuffle = make_shuffle(options, embedding.size(0), inputs.excluded, embedding.device)
+
+    def add(self, chunk: Chunk, wants_gradient: bool) -> None:
+        inputs, temperature = self.inputs, self.student_temperature
+        words = chunk.predicted if self.words is None else self.words[chunk.tokens]
+        assert words is not None
+        support = make_support(inputs.target[chunk.tokens], words, inputs.excluded)
+        teacher_scores = None
+        if inputs.teacher_features is not None:
+            teacher_scores = self._teacher_scores(inputs.teacher_features[chunk.tokens], support.indices)
+        q = sparse_soft_targets(
+            inputs.embedding, support, inputs.options, self.temperature, teacher_scores, self.shuffle
+        )
+        q_probs = q.probs.to(inputs.dtype)
+        below_best = (chunk.z.gather(1, q.indices) - chunk.best_logit.unsqueeze(1)).masked_fill(~q.valid, 0.0)
+        if inputs.options.normalise == "support":
+            scores = (below_best / temperature).masked_fill(~q.valid, -math.inf)
+            lprobs = torch.log_softmax(scores, dim=1).masked_fill(~q.valid, 0.0)
+        else:
+            lprobs = below_best - chunk.excess.unsqueeze(1)
+        h = entropy(q_probs)
+        self.loss += temperature**2 * (-(q_probs * lprobs).sum(dim=1) - h).sum()
+        measure, num_pairs = self.measure.new_zeros(()), self.num_pairs.new_zeros(())
+        if q.measures is not None:
+            others = q.valid[:, 1:]
+            measure, num_pairs = q.measures[:, 1:].masked_fill(~others, 0.0).sum(), others.sum()
+        self._count(q_probs[:, 0].sum(), h.sum(), measure, num_pairs)
+        if not wants_gradient or inputs.alpha == 0:
+            return
+        if inputs.options.normalise == "support":
+            of_support = lprobs.exp().masked_fill(~q.valid, 0.0)
+            chunk.probs.mul_(1.0 - inputs.alpha)
+            chunk.probs.scatter_add_(1, q.indices, inputs.alpha * temperature * (of_support - q_probs))
+        else:
+            chunk.probs.scatter_add_(1, q.indices, -inputs.alpha * q_probs)
+
+    def _teacher_scores(self, features: Tensor, indices: Tensor) -> Tensor:
+        """z0 (C, K) of the words of a support: a few products, no row over the vocabulary."""
+        inputs = self.inputs
+        scores = torch.bmm(inputs.weight[indices], features.unsqueeze(2)).squeeze(2).to(inputs.dtype)
+        return scores if inputs.bias is None else scores + inputs.bias[indices].to(inputs.dtype)
+
+
+class _FullDivergence(Divergence):
+    """Over every word, at any temperature of the student."""
+
+    def __init__(self, inputs: DivergenceInputs):
+        super().__init__(inputs)
+        self.targets = FullTargets(inputs.embedding, inputs.options, inputs.excluded, inputs.chunk_size, inputs.dtype)
+        shape = (inputs.chunk_size, inputs.embedding.size(0))
+        self.softened = self.teacher_logits = None
+        if self.student_temperature != 1:
+            self.softened = torch.empty(shape, dtype=inputs.dtype, device=inputs.target.device)
+        if inputs.teacher_features is not None:
+            self.teacher_logits = torch.empty(shape, dtype=inputs.weight.dtype, device=inputs.target.device)
+
+    def add(self, chunk: Chunk, wants_gradient: bool) -> None:
+        inputs, temperature = self.inputs, self.student_temperature
+        teacher_logits = None
+        if inputs.teacher_features is not None and self.teacher_logits is not None:
+            out = self.teacher_logits[: chunk.z.size(0)]
+            teacher_logits = project(inputs.teacher_features[chunk.tokens], inputs.weight, inputs.bias, out)
+            teacher_logits = teacher_logits.to(inputs.dtype)
+        q = self.targets.chunk(inputs.target[chunk.tokens], teacher_logits)
+        # Less the largest logit first: a sum over V words of large logits would lose what tells them apart.
+        below_best = chunk.z.sub_(chunk.best_logit.unsqueeze(1))
+        expected = torch.bmm(q.probs.unsqueeze(1), below_best.unsqueeze(2)).view(-1)
+        excess, softened = chunk.excess, None
+        if self.softened is not None:
+            softened = torch.softmax(below_best.div_(temperature), dim=1, out=self.softened[: chunk.z.size(0)])
+            excess = -softened.gather(1, chunk.best_word.unsqueeze(1)).squeeze(1).log()
+        self.loss += temperature**2 * ((excess - expected / temperature).sum() - q.entropy)
+        self._count(q.target_prob, q.entropy, q.measure, q.num_pairs)
+        if not wants_gradient or inputs.alpha == 0:
+            return
+        if softened is None:
+            chunk.probs.sub_(q.probs, alpha=inputs.alpha)
+        else:
+            chunk.probs.mul_(1.0 - inputs.alpha).add_(softened.sub_(q.probs), alpha=inputs.alpha * temperature)
+
+
+def project(features: Tensor, weight: Tensor, bias: Optional[Tensor], out: Tensor) -> Tensor:
+    """Logits of a chunk.
+
+    Args:
+        features: (C, d).
+        weight: (V, d) of the same dtype.
+        bias: (V,) or None.
+        out: (C, V) of that dtype, overwritten.
+
+    Returns:
+        ``out``, (C, V); no gradient flows.
+    """
+    if bias is None:
+        return torch.mm(features, weight.t(), out=out)
+    return torch.addmm(bias, features, weight.t(), out=out)
+
+
+def make_divergence(inputs: DivergenceInputs) -> Divergence:
+    """The term for the support at hand.
+
+    Args:
+        inputs: see :class:`DivergenceInputs`.
+
+    Returns:
+        A :class:`Divergence`, before the first chunk.
+    """
+    return _FullDivergence(inputs) if SUPPORTS[inputs.options.support] is None else _SparseDivergence(inputs)

@@ -1,0 +1,212 @@
+"""The geometry of the output embedding matrix W (V, d): measures of two rows, similarities, and the unit of distance.
+
+    D_tk  = || w_t - w_k ||_2                                         distance
+    C_tk  = cos(w_t - w, w_k - w), w the mean row; C_tt = 1           cosine
+
+A similarity turns a measure and the temperature tau' into the score of a word, of which soft targets are the softmax.
+Equations: ``docs/method.md``.
+
+To add one: a function in :data:`SIMILARITIES`; for a new measure, a subclass of :class:`Measure`. The reference and the
+fused loss read both from here. ``CONTRIBUTING.md`` names what goes with it.
+"""
+
+from typing import Callable, Dict, NamedTuple, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .arguments import at_least_float32
+
+__all__ = [
+    "SIMILARITIES",
+    "TEMPERATURE_SCALES",
+    "Measure",
+    "Products",
+    "Similarity",
+    "centred",
+    "rms_distance",
+]
+
+TEMPERATURE_SCALES = ("relative", "absolute")
+
+
+def centred(weight: Tensor) -> Tensor:
+    """Rows less their mean: distances stay, and their products do not cancel.
+
+    Args:
+        weight: (V, d), any float dtype; no gradient flows.
+
+    Returns:
+        (V, d), float32 or better.
+    """
+    weight = weight.detach().to(at_least_float32(weight.dtype))
+    return weight - weight.mean(dim=0)
+
+
+def rms_distance(weight: Tensor) -> Tensor:
+    """Root mean square distance of two rows of W drawn independently: ``sqrt(2 (mean ||w||^2 - ||mean w||^2))``.
+
+    Computed from the rows less their mean, so that nothing cancels when the mean is large.
+
+    Args:
+        weight: (V, d), any float dtype; no gradient flows.
+
+    Returns:
+        () float32 (float64 for a float64 ``weight``), at least 0.
+    """
+    # Row by row: over all V d numbers at once, vector_norm on the CPU was off by 6e-4 (V = 32,000, d = 512).
+    norms: Tensor = torch.linalg.vector_norm(centred(weight), dim=1)
+    return (2.0 * norms.pow(2).mean()).sqrt()
+
+
+class Products(NamedTuple):
+    """W made ready for the measures of any words to all words by one matrix product.
+
+    Attributes:
+        rows: (V, d), float32 or better.
+        square_norms: (V,) of the rows; None where the measure does not need them.
+    """
+
+    rows: Tensor
+    square_norms: Optional[Tensor]
+
+
+class Measure:
+    """How two rows of W lie to each other. No method lets a gradient flow; all results are float32 or better.
+
+    Attributes:
+        name: ``skd_`` and this name is what is logged.
+        of_itself: the measure of a row and itself.
+        has_unit: whether it grows with W, so that the temperature scale ``relative`` means something.
+    """
+
+    name: str
+    of_itself: float
+    has_unit: bool
+
+    def of_support(self, weight: Tensor, indices: Tensor) -> Tensor:
+        """Measures of the words of supports to their targets.
+
+        Args:
+            weight: (V, d), any float dtype.
+            indices: (N, K) int64 in [0, V); column 0 is the target.
+
+        Returns:
+            (N, K).
+        """
+        raise NotImplementedError
+
+    def to_every_word(self, weight: Tensor, words: Tensor) -> Tensor:
+        """Measures of some words to all words, in the most exact way.
+
+        Args:
+            weight: (V, d), any float dtype.
+            words: (U,) int64 in [0, V).
+
+        Returns:
+            (U, V); a word's own column is a measure like any other, near ``of_itself``.
+        """
+        raise NotImplementedError
+
+    def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
+        """Make W ready for :meth:`by_products`.
+
+        Args:
+            weight: (V, d), any float dtype.
+            dtype: of the result, float32 or float64.
+
+        Returns:
+            :class:`Products`.
+        """
+        raise NotImplementedError
+
+    def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
+        """As :meth:`to_every_word` by one matrix product, in place: few passes, no new memory.
+
+        Args:
+            products: of :meth:`products`.
+            words: (U,) int64 in [0, V).
+            out: (U, V) in the dtype of the products; overwritten.
+
+        Returns:
+            ``out``, (U, V).
+        """
+        raise NotImplementedError
+
+
+class _Distance(Measure):
+    name, of_itself, has_unit = "distance", 0.0, True
+
+    def of_support(self, weight: Tensor, indices: Tensor) -> Tensor:
+        rows = weight.detach()[indices].to(at_least_float32(weight.dtype))
+        distances: Tensor = torch.linalg.vector_norm(rows - rows[:, :1], dim=2)
+        return distances
+
+    def to_every_word(self, weight: Tensor, words: Tensor) -> Tensor:
+        weight = weight.detach().to(at_least_float32(weight.dtype))
+        # Differences, not products: slower and free of cancellation, as a reference should be.
+        return torch.cdist(weight[words], weight, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
+        rows = centred(weight).to(dtype)
+        return Products(rows, rows.pow(2).sum(dim=1))
+
+    def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
+        rows, square_norms = products
+        assert square_norms is not None
+        torch.addmm(square_norms, rows[words], rows.t(), alpha=-2.0, out=out)
+        return out.add_(square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_()
+
+
+class _Cosine(Measure):
+    name, of_itself, has_unit = "cosine", 1.0, False
+
+    def of_support(self, weight: Tensor, indices: Tensor) -> Tensor:
+        dtype = at_least_float32(weight.dtype)
+        weight = weight.detach()
+        rows = functional.normalize(weight[indices].to(dtype) - weight.mean(dim=0, dtype=dtype), dim=2)
+        cosines = torch.bmm(rows, rows[:, 0].unsqueeze(2)).squeeze(2)
+        cosines[:, 0] = self.of_itself
+        return cosines
+
+    def to_every_word(self, weight: Tensor, words: Tensor) -> Tensor:
+        rows = functional.normalize(centred(weight), dim=1)
+        return rows[words] @ rows.t()
+
+    def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
+        return Products(functional.normalize(centred(weight), dim=1).to(dtype), None)
+
+    def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
+        return torch.mm(products.rows[words], products.rows.t(), out=out)
+
+
+class Similarity(NamedTuple):
+    """The score of a word for a target word.
+
+    Attributes:
+        measure: of two rows of W, which the score is made of.
+        score: (measures of any shape, overwritten; tau' (), above 0) -> scores, the softmax of which is q.
+    """
+
+    measure: Measure
+    score: Callable[[Tensor, Tensor], Tensor]
+
+
+def _distance(distances: Tensor, temperature: Tensor) -> Tensor:
+    return distances.div_(-temperature)
+
+
+def _gaussian(distances: Tensor, temperature: Tensor) -> Tensor:
+    return distances.div_(temperature).clamp_max_(1e9).pow_(2).mul_(-0.5)  # finite: q of such a word is 0 anyway
+
+
+def _cosine(cosines: Tensor, temperature: Tensor) -> Tensor:
+    return cosines.div_(temperature)
+
+
+SIMILARITIES: Dict[str, Similarity] = {
+    "distance": Similarity(_Distance(), _distance),
+    "gaussian": Similarity(_Distance(), _gaussian),
+    "cosine": Similarity(_Cosine(), _cosine),
+}

@@ -1,0 +1,117 @@
+"""The options of ``docs/method.md``, what each may be, and which of them do not go together."""
+
+import math
+from typing import Dict, Iterable, NamedTuple, Optional
+
+from .geometry import SIMILARITIES, TEMPERATURE_SCALES
+from .supports import SUPPORTS
+
+__all__ = ["CONTROLS", "NORMALISATIONS", "TEACHERS", "SelfKDOptions", "check_loss_weights"]
+
+TEACHERS = ("embedding", "self")
+NORMALISATIONS = ("vocabulary", "support")
+CONTROLS = ("none", "uniform", "shuffled", "shuffled_rows")
+
+
+class SelfKDOptions(NamedTuple):
+    """How soft targets are made and compared with the model. The defaults are those of the criterion ``self_kd``.
+
+    Attributes:
+        support: which words share probability with the target, one of :data:`~.supports.SUPPORTS`.
+        support_size: n, the number of words in the support beside the target, in [1, V); ``full`` does not read it.
+        temperature: tau, above 0 and finite; larger means flatter.
+        temperature_scale: unit of tau: ``relative`` (the root mean square distance of two rows of W) or ``absolute``
+            (plain distance); ``cosine``, which has no unit, does not read it.
+        min_target_prob: m, the floor of the target's own probability, in [0, 1].
+        similarity: of two rows of W, one of :data:`~.geometry.SIMILARITIES`.
+        teacher: ``embedding`` (the matrix W alone), or ``self`` (the model's own distribution in a pass without
+            dropout).
+        embedding_weight: lambda, what the matrix adds to the teacher ``self``, in [0, 1000]; 0: nothing. The teacher
+            ``embedding`` does not read it.
+        student_temperature: T, which divides the logits of the model where they are compared with the soft targets,
+            those of the teacher ``self`` too; in [0.001, 1000].
+        normalise: ``vocabulary`` (the model's distribution over all words is compared) or ``support`` (its distribution
+            over the words of the support alone).
+        control: ``none``, or what takes the knowledge out and leaves the rest: ``uniform``, ``shuffled`` or
+            ``shuffled_rows``.
+    """
+
+    support: str = "predicted"
+    support_size: int = 1
+    temperature: float = 1.0
+    temperature_scale: str = "relative"
+    min_target_prob: float = 0.5
+    similarity: str = "distance"
+    teacher: str = "embedding"
+    embedding_weight: float = 1.0
+    student_temperature: float = 1.0
+    normalise: str = "vocabulary"
+    control: str = "none"
+
+    @property
+    def needs_teacher_pass(self) -> bool:
+        """Whether the soft targets read the logits of a pass without dropout."""
+        return self.teacher == "self" and self.control != "uniform"
+
+    @property
+    def reads_embedding(self) -> bool:
+        """Whether the soft targets read the matrix W, beyond the choice of words."""
+        return self.control != "uniform" and (self.teacher == "embedding" or self.embedding_weight > 0)
+
+    def check(self, vocabulary_size: Optional[int] = None) -> None:
+        """Check that every option is in its range, and that they go together.
+
+        Args:
+            vocabulary_size: V, which ``support_size`` must be below; None: not known yet.
+
+        Raises:
+            ValueError: one is not, or two do not go together; the message names argument, value and what is allowed.
+        """
+        names: Dict[str, Iterable[str]] = {
+            "support": SUPPORTS, "similarity": SIMILARITIES, "temperature_scale": TEMPERATURE_SCALES,
+            "teacher": TEACHERS, "normalise": NORMALISATIONS, "control": CONTROLS,
+        }  # fmt: skip
+        for option, allowed in names.items():
+            value = getattr(self, option)
+            if value not in allowed:
+                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {value!r}")
+        if self.support_size < 1:
+            raise ValueError(f"support_size must be at least 1, got {self.support_size}")
+        if vocabulary_size is not None and self.support_size >= vocabulary_size:
+            raise ValueError(
+                f"support_size must be less than the vocabulary size {vocabulary_size}, got {self.support_size}"
+            )
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
+        # So that the square of T, and lambda times a score, are within the range of float32.
+        for option, low, high in (
+            ("min_target_prob", 0, 1), ("embedding_weight", 0, 1000), ("student_temperature", 0.001, 1000),
+        ):  # fmt: skip
+            if not low <= getattr(self, option) <= high:
+                raise ValueError(f"{option} must be in [{low}, {high}], got {getattr(self, option)}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.normalise == "support" and self.support == "full":
+            raise ValueError("normalise support needs a support of some words, got support full, which is all of them")
+        if self.student_temperature != 1 and self.normalise == "vocabulary" and self.support != "full":
+            raise ValueError(
+                f"a student_temperature other than 1 needs support full or normalise support, got "
+                f"{self.student_temperature} with support {self.support} and normalise vocabulary"
+            )
+
+
+def check_loss_weights(alpha: float, label_smoothing: float) -> None:
+    """Check the weights of the terms of the loss.
+
+    Args:
+        alpha: weight of L_SKD, in [0, 1].
+        label_smoothing: eps of L_CE, in [0, 1).
+
+    Raises:
+        ValueError: one is out of its range; the message names argument, value and what is allowed.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")

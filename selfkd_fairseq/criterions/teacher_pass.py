@@ -1,0 +1,53 @@
+"""A second pass of the model over a batch, without dropout, for soft targets that it makes itself."""
+
+import contextlib
+from typing import Any, Dict, Iterator
+
+import torch
+from torch import nn
+
+from ..core.fused_linear_loss import autocast_dtype
+from ..models.stateful_language_model import StatefulDecoder
+from ..models.unwrapped import unwrapped
+
+__all__ = ["teacher_pass"]
+
+
+def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.device) -> Any:
+    """What the model returns for a batch in evaluation mode, with nothing of it left behind.
+
+    The model itself is called, not what wraps it for data-parallel training: nothing is sent between workers.
+    A model that carries a state from batch to batch starts from the state that the training's own pass of this batch
+    starts from, so this pass comes first.
+
+    Args:
+        model: a fairseq model in training mode, possibly wrapped for data-parallel training.
+        net_input: arguments of its forward.
+        device: of the batch.
+
+    Returns:
+        The model's output, without gradient.
+    """
+    inner = unwrapped(model)
+    low_precision = autocast_dtype(device.type)
+    # What autocast has cast here it would remember for the pass with gradients, without a gradient.
+    autocast = torch.autocast(device.type, dtype=low_precision, enabled=low_precision is not None, cache_enabled=False)
+    # With LayerDrop fairseq draws in evaluation, too, though it drops nothing then; what it draws, it draws on the CPU.
+    draws = torch.random.fork_rng(devices=[])
+    with torch.no_grad(), autocast, draws, _evaluation_mode(inner), contextlib.ExitStack() as stack:
+        if isinstance(inner.decoder, StatefulDecoder):
+            stack.enter_context(inner.decoder.as_in_training())
+        return inner(**net_input)
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and afterwards each in the mode that it was in (some may be frozen)."""
+    in_training = [module for module in model.modules() if module.training]
+    for module in in_training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True

@@ -1,0 +1,258 @@
+"""The second pass of the model, without dropout: what it sees, and that it leaves nothing behind."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from selfkd_fairseq.criterions import self_kd
+from selfkd_fairseq.criterions.teacher_pass import teacher_pass
+from tests.core.forms import FORMS, flags
+from tests.criterions.by_definition import logits_without_dropout
+from tests.criterions.test_self_kd import (
+    MODELS,
+    SIZES,
+    TRAINED,
+    check_update_against_the_definition,
+    gradients,
+    trainer_in_float64,
+)
+from tests.fairseq_setup import TINY_TRANSFORMER, batches, build
+from tests.language_model import TASK, TINY_AWD, TINY_ZAREMBA
+
+SELF = [*TRAINED, "--skd-teacher", "self", "--skd-alpha", "0.4"]
+WITHOUT_REGULARISATION = ["--activation-regularization", "0", "--temporal-activation-regularization", "0"]
+STREAMS = {
+    "zaremba": [*TINY_ZAREMBA, "--dropout", "0.3"],
+    "awd tied": [*TINY_AWD, *WITHOUT_REGULARISATION],
+    "awd untied": [*TINY_AWD, *WITHOUT_REGULARISATION, "--no-share-decoder-input-output-embed"],
+}
+CPU = torch.device("cpu")
+
+
+def windows(setup):
+    """The windows of an epoch, in order."""
+    iterator = setup.task.get_batch_iterator(
+        setup.task.dataset("train"), max_sentences=setup.cfg.dataset.batch_size
+    ).next_epoch_itr(shuffle=False)
+    return list(iterator)
+
+
+def modes(model):
+    return {name: module.training for name, module in model.named_modules()}
+
+
+def states(decoder):
+    """Copies of the states of the training and of the evaluation, None where there is none."""
+    carried = {training: decoder._carried.get(training) for training in (True, False)}
+    return {key: None if state is None else [part.clone() for part in state] for key, state in carried.items()}
+
+
+def same_states(one, two):
+    return all(
+        (one[key] is None and two[key] is None) or all(map(torch.equal, one[key], two[key])) for key in (True, False)
+    )
+
+
+# --------------------------------------------------------------------------------------------- nothing is left behind
+
+
+def test_every_module_is_in_its_own_mode_again(tiny_translation):
+    """One that is frozen in evaluation mode, too; and within the pass all are in evaluation mode."""
+    model = build(tiny_translation, *TINY_TRANSFORMER, *SELF).model.train()
+    sample = batches(build(tiny_translation, *TINY_TRANSFORMER, *SELF))[0]
+    model.encoder.layers[0].eval()
+    before, within = modes(model), []
+    assert len(set(before.values())) == 2
+    model.decoder.layers[0].register_forward_hook(lambda *_: within.append((modes(model), torch.is_grad_enabled())))
+    output = teacher_pass(model, sample["net_input"], CPU)
+    assert modes(model) == before
+    assert within == [(dict.fromkeys(before, False), False)] and not output[0].requires_grad
+
+
+def test_a_pass_that_fails_leaves_the_modes_and_the_carried_state_as_they_were(tiny_language_model):
+    setup = build(tiny_language_model, *TASK, *TINY_ZAREMBA, *SELF)
+    model, (first, second, *_) = setup.model.train(), windows(setup)
+    model(**first["net_input"])
+    before, carried = modes(model), states(model.decoder)
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    handle = model.decoder.output_projection.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        teacher_pass(model, second["net_input"], CPU)
+    handle.remove()
+    assert modes(model) == before and same_states(states(model.decoder), carried)
+
+
+@pytest.mark.parametrize("extra", [[], ["--encoder-layerdrop", "0.5", "--decoder-layerdrop", "0.5"]])
+def test_it_draws_nothing_and_depends_on_no_draw(extra, tiny_translation):
+    """fairseq draws which layers to drop in evaluation, too, and then drops none."""
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--dropout", "0.3", *SELF, *extra)
+    model, sample = setup.model.train(), batches(setup)[0]
+    outputs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        outputs.append(teacher_pass(model, sample["net_input"], CPU)[0])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], copy.deepcopy(model).eval()(**sample["net_input"])[0])
+
+
+@pytest.mark.parametrize("name", ["zaremba", "awd tied"])
+def test_the_states_of_training_and_validation_are_those_of_a_run_without_it(name, tiny_language_model):
+    """After each window of the training, and after a validation in its midst."""
+    seen = []
+    for teacher in ("embedding", "self"):
+        setup = build(tiny_language_model, *TASK, *STREAMS[name], *TRAINED, "--skd-teacher", teacher)
+        model, criterion, found = setup.model.train(), setup.criterion, []
+        for number, sample in enumerate(windows(setup)[:6]):
+            torch.manual_seed(number)
+            gradients(model, criterion, sample)  # no step is made, so both trainings are the same
+            found.append(states(model.decoder))
+            if number in (2, 3):
+                model.eval()
+                criterion(model, windows(setup)[number - 2])
+                model.train()
+                found.append(states(model.decoder))
+        seen.append(found)
+    assert all(map(same_states, *seen)) and len(seen[0]) == 8
+    assert not same_states(seen[0][0], seen[0][1]) and seen[0][-1][False] is not None
+
+
+class Optimizer:
+    """As much of one as a task needs."""
+
+    def backward(self, loss):
+        loss.backward()
+
+
+@pytest.mark.parametrize("form", ["predicted", "predicted, self", "full, self, T 2"])
+def test_the_regularisation_of_activations_is_counted_once(form, tiny_language_model):
+    """AR and TAR are of the pass with dropout: the same numbers whoever the teacher is."""
+    setup = build(tiny_language_model, *TASK, *TINY_AWD, *TRAINED, *flags(FORMS[form]))
+    plain = build(tiny_language_model, *TASK, *TINY_AWD, "--criterion", "label_smoothed_cross_entropy")
+    logged = []
+    for one in (setup, plain):
+        one.task.begin_epoch(1, setup.model)
+        recorded = []
+        for sample in windows(setup)[:3]:
+            torch.manual_seed(3)
+            setup.model.zero_grad()
+            recorded.append(one.task.train_step(sample, setup.model, one.criterion, Optimizer(), 0)[2])
+        logged.append([float(log["activation_loss"]) for log in recorded])
+    assert logged[0] == pytest.approx(logged[1], rel=1e-6) and min(logged[0]) > 0
+
+
+# ------------------------------------------------------------------------------------------------------- what it sees
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_it_goes_on_from_the_state_of_the_training(name, implementation, tiny_language_model, monkeypatch):
+    """z0 of every window is that of an evaluation pass by hand from the state that the window's own pass has."""
+    setup = build(
+        tiny_language_model, *TASK, *STREAMS[name], *SELF, "--skd-implementation", implementation
+    )  # fmt: skip
+    model, outputs = setup.model.double().train(), []
+
+    def recording(*arguments):
+        outputs.append(teacher_pass(*arguments)[0])
+        return outputs[-1:]
+
+    monkeypatch.setattr(self_kd, "teacher_pass", recording)
+    found = []
+    for number, sample in enumerate(windows(setup)[:4]):
+        with torch.no_grad():
+            found.append(logits_without_dropout(model, sample["net_input"]))
+        assert sample["net_input"]["starts_stream"] == (number == 0)
+        gradients(model, setup.criterion, sample)
+        output = outputs[number]
+        if implementation == "fused":  # features
+            output = model.decoder.output_projection(output)
+        assert torch.allclose(output, found[number], rtol=0, atol=1e-14), number
+    # The state matters: a window from zeros would have said another thing.
+    model.decoder.set_carried_state(None)
+    assert not torch.allclose(logits_without_dropout(model, sample["net_input"]), found[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("form", ["predicted, self", "full, self, T 2", "nearest, cosine, self, within, T 2"])
+def test_language_models_that_carry_their_state_equal_the_definition(name, form, tiny_language_model):
+    """Three updates of two windows each, in float64: losses, statistics and gradients."""
+    options = {**FORMS[form], **SIZES}
+    setup = build(
+        tiny_language_model, *TASK, *STREAMS[name], *TRAINED, "--skd-alpha", "0.4", *flags(options), "--update-freq",
+        "2", "--skd-refresh-updates", "1", "--lr", "1",
+    )  # fmt: skip
+    samples = windows(setup)
+    trainer = trainer_in_float64(setup, samples)
+    trainer.begin_epoch(1)
+    for number in range(3):
+        check_update_against_the_definition(
+            setup, trainer, samples[2 * number : 2 * number + 2], options, 0.4, num_updates=number
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------- autocast
+
+
+@pytest.mark.parametrize("name", [*MODELS, *STREAMS])
+@pytest.mark.parametrize("form", ["predicted, self", "full, self, T 2"])
+def test_no_gradient_is_lost_under_autocast(name, form, request):
+    """autocast remembers what it has cast: casts made without a gradient must not serve the pass with gradients.
+
+    In older versions of torch they would, and the model would train its biases and norms alone.
+    """
+    corpus, of_model = MODELS.get(name, ("lm", [*TASK, *STREAMS.get(name, [])]))
+    data = request.getfixturevalue("tiny_translation" if corpus == "translation" else "tiny_language_model")
+    setup = build(data, *of_model, *TRAINED, "--skd-alpha", "0.5", *flags(FORMS[form]))
+    sample = windows(setup)[0] if name in STREAMS else batches(setup)[0]
+    setup.criterion.set_num_updates(0)
+    results = []
+    for enabled in (False, True):
+        torch.manual_seed(4)
+        setup.model.zero_grad()
+        setup.model.train()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss, *_ = setup.criterion(setup.model, sample)
+        loss.backward()
+        results.append({name: p.grad.clone() for name, p in setup.model.named_parameters() if p.grad is not None})
+    exact, low = results
+    assert exact.keys() == low.keys()
+    largest = max(float(gradient.norm()) for gradient in exact.values())
+    for parameter, gradient in exact.items():
+        if float(gradient.norm()) > 1e-3 * largest:
+            difference = float((low[parameter] - gradient).norm() / gradient.norm())
+            assert difference < 0.3, (parameter, difference)
+
+
+def test_autocast_of_the_training_is_that_of_the_teacher(tiny_translation):
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF)
+    model, sample = setup.model.train(), batches(setup)[0]
+    exact = teacher_pass(model, sample["net_input"], CPU)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = teacher_pass(model, sample["net_input"], CPU)[0]
+        assert torch.is_autocast_cpu_enabled() and torch.is_autocast_cache_enabled()
+    assert low.dtype == torch.bfloat16 and exact.dtype == torch.float32
+    assert torch.allclose(low.float(), exact, atol=0.1)
+
+
+def test_the_model_itself_is_called_and_not_what_wraps_it(tiny_translation):
+    """Nothing is sent between the workers of a data-parallel training for it."""
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF)
+    sample = batches(setup)[0]
+
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *arguments, **more):
+            raise AssertionError("the wrapper was called")
+
+    output = teacher_pass(Wrapper(setup.model), sample["net_input"], CPU)[0]
+    assert torch.equal(output, copy.deepcopy(setup.model).eval()(**sample["net_input"])[0])
