@@ -84,16 +84,21 @@ def _statistics(logits: Tensor, target: Tensor, q: SoftTargets) -> Statistics:
     )
 
 
-def _divergence(logits: Tensor, q: SoftTargets, options: SelfKDOptions) -> Tensor:
-    """T^2 KL(q || softmax(z / T)) of each token (N,), over all words or over the words of the support."""
-    softened = logits.to(at_least_float32(logits.dtype)) / options.student_temperature
+def _divergence(logits: Tensor, lprobs: Tensor, q: SoftTargets, options: SelfKDOptions) -> Tensor:
+    """T^2 KL(q || softmax(z / T)) of each token (N,), over all words or over the words of the support.
+
+    ``lprobs``: log-probabilities (N, V) at temperature 1.
+    """
+    temperature = options.student_temperature
     if options.normalise == "support":
-        of_support = softened.gather(1, q.indices).masked_fill(~q.valid, -math.inf)
-        lprobs = torch.log_softmax(of_support, dim=1)
+        softened = logits.to(lprobs.dtype).gather(1, q.indices) / temperature
+        of_support = torch.log_softmax(softened.masked_fill(~q.valid, -math.inf), dim=1)
     else:
-        lprobs = torch.log_softmax(softened, dim=1).gather(1, q.indices)
-    cross_entropy = -(q.probs * lprobs.masked_fill(~q.valid, 0.0)).sum(dim=1)
-    return options.student_temperature**2 * (cross_entropy - entropy(q.probs))
+        if temperature != 1:
+            lprobs = torch.log_softmax(logits.to(lprobs.dtype) / temperature, dim=1)
+        of_support = lprobs.gather(1, q.indices)
+    cross_entropy = -(q.probs * of_support.masked_fill(~q.valid, 0.0)).sum(dim=1)
+    return temperature**2 * (cross_entropy - entropy(q.probs))
 
 
 def _check_shapes(logits: Tensor, weight: Tensor, target: Tensor) -> None:
@@ -176,7 +181,8 @@ def self_kd_loss_from_logits(
 
     q = soft_targets(logits, weight, target, options, excluded, neighbours, generator, teacher_logits)
     # At alpha = 0 the term is for the log only: backward then does exactly the work of cross-entropy.
-    skd_loss = _divergence(logits if alpha > 0 else logits.detach(), q, options)
+    inputs = (logits, lprobs) if alpha > 0 else (logits.detach(), lprobs.detach())
+    skd_loss = _divergence(*inputs, q, options)
     loss = (1.0 - alpha) * ce_loss + alpha * skd_loss if alpha > 0 else ce_loss
 
     def reduce(values: Tensor) -> Tensor:
