@@ -66,10 +66,12 @@ class Products(NamedTuple):
     Attributes:
         rows: (V, d), float32 or better.
         square_norms: (V,) of the rows; None where the measure does not need them.
+        unit: () of the measure, in which the rows are given; None where it has none.
     """
 
     rows: Tensor
-    square_norms: Optional[Tensor]
+    square_norms: Optional[Tensor] = None
+    unit: Optional[Tensor] = None
 
 
 class Measure:
@@ -149,14 +151,16 @@ class _Distance(Measure):
         return torch.cdist(weight[words], weight, compute_mode="donot_use_mm_for_euclid_dist")
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
-        rows = centred(weight).to(dtype)
-        return Products(rows, rows.pow(2).sum(dim=1))
+        # In units of the RMS distance, so that no square overflows.
+        unit = rms_distance(weight).clamp_min(torch.finfo(dtype).tiny)
+        rows = (centred(weight) / unit).to(dtype)
+        return Products(rows, rows.pow(2).sum(dim=1), unit.to(dtype))
 
     def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
-        rows, square_norms = products
-        assert square_norms is not None
+        rows, square_norms, unit = products
+        assert square_norms is not None and unit is not None
         torch.addmm(square_norms, rows[words], rows.t(), alpha=-2.0, out=out)
-        return out.add_(square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_()
+        return out.add_(square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_().mul_(unit)
 
 
 class _Cosine(Measure):
@@ -175,7 +179,7 @@ class _Cosine(Measure):
         return rows[words] @ rows.t()
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
-        return Products(functional.normalize(centred(weight), dim=1).to(dtype), None)
+        return Products(functional.normalize(centred(weight), dim=1).to(dtype))
 
     def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
         return torch.mm(products.rows[words], products.rows.t(), out=out)
