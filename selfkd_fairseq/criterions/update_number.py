@@ -47,17 +47,22 @@ def pass_update_number_to_criterion(task: Any) -> None:
 
 
 def refuse_unsupported_models(task: Any) -> None:
-    """Make ``task.begin_epoch`` end the program, with the one line of :class:`UnsupportedModelError`.
+    """Make the next ``task.begin_epoch`` end the program, with the one line of :class:`UnsupportedModelError`.
 
     In mid-epoch it would be too late: fairseq's reading thread runs then, and a program that ends beside it may end
-    in an abort instead. Calling this again for the same task changes nothing.
+    in an abort instead. One look is enough: the task has its own ``begin_epoch`` back after it, so that other trainings
+    with the same task are not looked at. Calling this again before that changes nothing.
 
     Args:
         task: a fairseq task, the one that the trainer will use.
     """
     begin_epoch = task.begin_epoch
+    before = {name: value for name, value in vars(task).items() if name == "begin_epoch"}
 
     def begin_epoch_of_supported_model(epoch: int, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if vars(task).get("begin_epoch") is begin_epoch_of_supported_model:
+            vars(task).pop("begin_epoch")
+            vars(task).update(before)
         try:
             find_output_embedding(model)
         except UnsupportedModelError as error:
