@@ -3,7 +3,7 @@
 from typing import Optional, Sequence, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "at_least_float32",
@@ -11,6 +11,8 @@ __all__ = [
     "check_ignore_index",
     "check_neighbours",
     "check_word_ids",
+    "numbers_at_hand",
+    "word_ids",
     "words_in_vocabulary",
 ]
 
@@ -40,6 +42,39 @@ def words_in_vocabulary(words: Sequence[Optional[int]], vocabulary_size: int) ->
     return tuple(sorted({word for word in words if word is not None and 0 <= word < vocabulary_size}))
 
 
+def numbers_at_hand(tensor: Tensor) -> bool:
+    """Whether reading numbers of a tensor costs nothing.
+
+    Args:
+        tensor: of any shape and dtype.
+
+    Returns:
+        True for a plain tensor on the CPU. A GPU would have to finish all its work first, and a tensor that is traced
+        has no numbers.
+    """
+    return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)
+
+
+def word_ids(words: Sequence[int], device: torch.device) -> Tensor:
+    """Make a tensor of word ids on a device without copying from the CPU, which a GPU would be waited for.
+
+    Args:
+        words: ids in ascending order.
+        device: of the result.
+
+    Returns:
+        (number of words,) int64.
+    """
+    starts = [i for i, word in enumerate(words) if i == 0 or word != words[i - 1] + 1]
+    runs = [
+        torch.arange(words[start], words[end - 1] + 1, device=device)
+        for start, end in zip(starts, [*starts[1:], len(words)])
+    ]
+    if len(runs) == 1:
+        return runs[0]
+    return torch.cat(runs) if runs else torch.empty(0, dtype=torch.long, device=device)
+
+
 def check_word_ids(name: str, words: Tensor, vocabulary_size: int) -> None:
     """Check that a tensor holds words of the vocabulary.
 
@@ -53,8 +88,8 @@ def check_word_ids(name: str, words: Tensor, vocabulary_size: int) -> None:
     """
     if words.dtype != torch.long:
         raise ValueError(f"{name} must be int64 word ids, got {words.dtype}")
-    # Reading numbers back would make a GPU wait; there an index out of range stops the kernel anyway.
-    if words.device.type == "cpu" and words.numel() > 0:
+    # On a GPU an index out of range stops the kernel anyway.
+    if numbers_at_hand(words) and words.numel() > 0:
         low, high = int(words.min()), int(words.max())
         if low < 0 or high >= vocabulary_size:
             raise ValueError(f"{name} must be in [0, {vocabulary_size}), got {low if low < 0 else high}")

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from .fused_full_targets import FullTargets
+from .half_products import add_product
 from .options import SelfKDOptions
 from .soft_targets import effective_temperature, entropy, make_shuffle, sparse_soft_targets
 from .supports import SUPPORTS, Choice, make_support
 
-__all__ = ["Chunk", "Divergence", "DivergenceInputs", "make_divergence"]
+__all__ = ["Chunk", "Divergence", "DivergenceInputs", "Terms", "make_divergence", "project"]
 
 
 class DivergenceInputs(NamedTuple):
@@ -36,6 +37,7 @@ class DivergenceInputs(NamedTuple):
         generator: of the support ``random``.
         chunk_size: most tokens of a chunk.
         dtype: to compute in, float32 or float64.
+        keep: (N,) bool, False for tokens that do not count; None: all do.
     """
 
     embedding: Tensor
@@ -50,6 +52,7 @@ class DivergenceInputs(NamedTuple):
     generator: Optional[torch.Generator]
     chunk_size: int
     dtype: torch.dtype
+    keep: Optional[Tensor] = None
 
 
 class Chunk(NamedTuple):
@@ -57,12 +60,14 @@ class Chunk(NamedTuple):
 
     Attributes:
         tokens: which of the N.
-        z: (C, V) logits, float32 or better; may be overwritten.
-        probs: (C, V) softmax of them; becomes dL/dz but for what L_CE takes from it.
+        z: (C, V) logits, in the dtype of the features; may be overwritten.
+        probs: (C, V) softmax of them, float32 or better as all that follows; becomes dL/dz but for what L_CE takes
+            from it.
         best_logit: (C,) the largest.
         best_word: (C,) int64, its word.
         excess: (C,) logsumexp(z) less the largest logit.
         predicted: (C, n) int64, words of the support ``predicted``; None with others.
+        keep: (C,) bool, False for tokens that do not count; None: all do.
     """
 
     tokens: slice
@@ -72,10 +77,29 @@ class Chunk(NamedTuple):
     best_word: Tensor
     excess: Tensor
     predicted: Optional[Tensor]
+    keep: Optional[Tensor]
+
+
+class Terms(NamedTuple):
+    """What a chunk of C tokens adds to the sums, token by token: those that do not count, too.
+
+    Attributes:
+        loss: (C,) T^2 KL(q || pT), in nats.
+        target_prob: (C,) q of the target.
+        entropy: (C,) of q, in nats.
+        measure: (C,) sum of the distances (or cosines) of the target and every other word of the support.
+        num_pairs: () int64, how many those are over the tokens that count; 0 where W is not read.
+    """
+
+    loss: Tensor
+    target_prob: Tensor
+    entropy: Tensor
+    measure: Tensor
+    num_pairs: Tensor
 
 
 class Divergence:
-    """Sums of L_SKD and its statistics over the chunks so far.
+    """L_SKD and its statistics, a chunk of tokens at a time.
 
     Args:
         inputs: see :class:`DivergenceInputs`.
@@ -84,24 +108,18 @@ class Divergence:
     def __init__(self, inputs: DivergenceInputs):
         self.inputs = inputs
         self.student_temperature = inputs.options.student_temperature
-        zero = torch.zeros((), dtype=inputs.dtype, device=inputs.target.device)
-        self.loss, self.target_prob, self.entropy, self.measure = (zero.clone() for _ in range(4))
-        self.num_pairs = torch.zeros((), dtype=torch.long, device=inputs.target.device)
 
-    def add(self, chunk: Chunk, wants_gradient: bool) -> None:
-        """Add a chunk to the sums, and turn ``chunk.probs`` into (1 - alpha) p + alpha dL_SKD/dz.
+    def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
+        """Turn ``chunk.probs`` into (1 - alpha) p + alpha dL_SKD/dz.
 
         Args:
             chunk: of tokens in the order of ``inputs.target``.
             wants_gradient: whether ``chunk.probs`` is read afterwards.
+
+        Returns:
+            :class:`Terms` of the chunk.
         """
         raise NotImplementedError
-
-    def _count(self, target_prob: Tensor, entropy: Tensor, measure: Tensor, num_pairs: Tensor) -> None:
-        self.target_prob += target_prob
-        self.entropy += entropy
-        self.measure += measure
-        self.num_pairs += num_pairs
 
 
 class _SparseDivergence(Divergence):
@@ -122,7 +140,7 @@ class _SparseDivergence(Divergence):
         self.temperature = effective_temperature(embedding, options) if options.reads_embedding else None
         self.shuffle = make_shuffle(options, embedding.size(0), inputs.excluded, embedding.device)
 
-    def add(self, chunk: Chunk, wants_gradient: bool) -> None:
+    def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
         inputs, temperature = self.inputs, self.student_temperature
         words = chunk.predicted if self.words is None else self.words[chunk.tokens]
         assert words is not None
@@ -134,27 +152,28 @@ class _SparseDivergence(Divergence):
             inputs.embedding, support, inputs.options, self.temperature, teacher_scores, self.shuffle
         )
         q_probs = q.probs.to(inputs.dtype)
-        below_best = (chunk.z.gather(1, q.indices) - chunk.best_logit.unsqueeze(1)).masked_fill(~q.valid, 0.0)
+        below_best = chunk.z.gather(1, q.indices).to(inputs.dtype) - chunk.best_logit.unsqueeze(1)
+        below_best = below_best.masked_fill(~q.valid, 0.0)
         if inputs.options.normalise == "support":
             scores = (below_best / temperature).masked_fill(~q.valid, -math.inf)
             lprobs = torch.log_softmax(scores, dim=1).masked_fill(~q.valid, 0.0)
         else:
             lprobs = below_best - chunk.excess.unsqueeze(1)
+        if wants_gradient and inputs.alpha > 0:
+            if inputs.options.normalise == "support":
+                of_support = lprobs.exp().masked_fill(~q.valid, 0.0)
+                chunk.probs.mul_(1.0 - inputs.alpha)
+                chunk.probs.scatter_add_(1, q.indices, inputs.alpha * temperature * (of_support - q_probs))
+            else:
+                chunk.probs.scatter_add_(1, q.indices, -inputs.alpha * q_probs)
         h = entropy(q_probs)
-        self.loss += temperature**2 * (-(q_probs * lprobs).sum(dim=1) - h).sum()
-        measure, num_pairs = self.measure.new_zeros(()), self.num_pairs.new_zeros(())
+        measure, num_pairs = torch.zeros_like(h), torch.zeros((), dtype=torch.long, device=h.device)
         if q.measures is not None:
             others = q.valid[:, 1:]
-            measure, num_pairs = q.measures[:, 1:].masked_fill(~others, 0.0).sum(), others.sum()
-        self._count(q_probs[:, 0].sum(), h.sum(), measure, num_pairs)
-        if not wants_gradient or inputs.alpha == 0:
-            return
-        if inputs.options.normalise == "support":
-            of_support = lprobs.exp().masked_fill(~q.valid, 0.0)
-            chunk.probs.mul_(1.0 - inputs.alpha)
-            chunk.probs.scatter_add_(1, q.indices, inputs.alpha * temperature * (of_support - q_probs))
-        else:
-            chunk.probs.scatter_add_(1, q.indices, -inputs.alpha * q_probs)
+            measure = q.measures[:, 1:].masked_fill(~others, 0.0).sum(dim=1).to(inputs.dtype)
+            num_pairs = (others if chunk.keep is None else others & chunk.keep.unsqueeze(1)).sum()
+        loss = temperature**2 * (-(q_probs * lprobs).sum(dim=1) - h)
+        return Terms(loss, q_probs[:, 0], h, measure, num_pairs)
 
     def _teacher_scores(self, features: Tensor, indices: Tensor) -> Tensor:
         """z0 (C, K) of the words of a support: a few products, no row over the vocabulary."""
@@ -169,36 +188,42 @@ class _FullDivergence(Divergence):
     def __init__(self, inputs: DivergenceInputs):
         super().__init__(inputs)
         self.targets = FullTargets(inputs.embedding, inputs.options, inputs.excluded, inputs.chunk_size, inputs.dtype)
-        shape = (inputs.chunk_size, inputs.embedding.size(0))
-        self.softened = self.teacher_logits = None
+        shape, device = (inputs.chunk_size, inputs.embedding.size(0)), inputs.target.device
+        self.softened = self.teacher_logits = self.below_best = None
         if self.student_temperature != 1:
-            self.softened = torch.empty(shape, dtype=inputs.dtype, device=inputs.target.device)
+            self.softened = torch.empty(shape, dtype=inputs.dtype, device=device)
+        if inputs.weight.dtype != inputs.dtype:
+            self.below_best = torch.empty(shape, dtype=inputs.dtype, device=device)
         if inputs.teacher_features is not None:
-            self.teacher_logits = torch.empty(shape, dtype=inputs.weight.dtype, device=inputs.target.device)
+            self.teacher_logits = torch.empty(shape, dtype=inputs.dtype, device=device)
 
-    def add(self, chunk: Chunk, wants_gradient: bool) -> None:
-        inputs, temperature = self.inputs, self.student_temperature
-        teacher_logits = None
-        if inputs.teacher_features is not None and self.teacher_logits is not None:
-            out = self.teacher_logits[: chunk.z.size(0)]
-            teacher_logits = project(inputs.teacher_features[chunk.tokens], inputs.weight, inputs.bias, out)
-            teacher_logits = teacher_logits.to(inputs.dtype)
-        q = self.targets.chunk(inputs.target[chunk.tokens], teacher_logits)
+    def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
+        inputs, temperature, length = self.inputs, self.student_temperature, chunk.z.size(0)
+        q = self.targets.chunk(inputs.target[chunk.tokens], self._teacher_logits(chunk.tokens, length), chunk.keep)
         # Less the largest logit first: a sum over V words of large logits would lose what tells them apart.
-        below_best = chunk.z.sub_(chunk.best_logit.unsqueeze(1))
+        out = chunk.z if self.below_best is None else self.below_best[:length]
+        below_best = torch.sub(chunk.z, chunk.best_logit.unsqueeze(1), out=out)
         expected = torch.bmm(q.probs.unsqueeze(1), below_best.unsqueeze(2)).view(-1)
         excess, softened = chunk.excess, None
         if self.softened is not None:
-            softened = torch.softmax(below_best.div_(temperature), dim=1, out=self.softened[: chunk.z.size(0)])
+            softened = torch.softmax(below_best.div_(temperature), dim=1, out=self.softened[:length])
             excess = -softened.gather(1, chunk.best_word.unsqueeze(1)).squeeze(1).log()
-        self.loss += temperature**2 * ((excess - expected / temperature).sum() - q.entropy)
-        self._count(q.target_prob, q.entropy, q.measure, q.num_pairs)
-        if not wants_gradient or inputs.alpha == 0:
-            return
-        if softened is None:
-            chunk.probs.sub_(q.probs, alpha=inputs.alpha)
-        else:
-            chunk.probs.mul_(1.0 - inputs.alpha).add_(softened.sub_(q.probs), alpha=inputs.alpha * temperature)
+        if wants_gradient and inputs.alpha > 0:
+            if softened is None:
+                chunk.probs.sub_(q.probs, alpha=inputs.alpha)
+            else:
+                chunk.probs.mul_(1.0 - inputs.alpha).add_(softened.sub_(q.probs), alpha=inputs.alpha * temperature)
+        loss = temperature**2 * (excess - expected / temperature - q.entropy)
+        return Terms(loss, q.target_prob, q.entropy, q.measure, q.num_pairs)
+
+    def _teacher_logits(self, tokens: slice, length: int) -> Optional[Tensor]:
+        """z0 (C, V) of the teacher ``self``, which may be overwritten; None where there is none."""
+        inputs = self.inputs
+        if inputs.teacher_features is None or self.teacher_logits is None:
+            return None
+        logits = self.teacher_logits[:length]
+        add_product(logits, inputs.teacher_features[tokens], inputs.weight.t(), beta=0.0)
+        return logits if inputs.bias is None else logits.add_(inputs.bias)
 
 
 def project(features: Tensor, weight: Tensor, bias: Optional[Tensor], out: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Soft targets over every word, for the support ``full`` of the fused loss, a chunk of tokens at a time.
 
-What the matrix W says depends on the target word alone, so tokens are taken in the order of their targets and each
-distinct word of a chunk gets its row once: one (U, V, d) matrix product for U <= N distinct words in all, and no memory
-beyond the buffers of a chunk. The equations are those of ``docs/method.md``.
+What the matrix W says depends on the target word alone, so on a CPU tokens are taken in the order of their targets and
+each distinct word of a chunk gets its row once: one (U, V, d) matrix product for U <= N distinct words in all, and no
+memory beyond the buffers of a chunk. A GPU would have to be waited for to know U: there each token has its row. The
+equations are those of ``docs/method.md``.
 """
 
 import math
@@ -11,6 +12,7 @@ from typing import NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from .arguments import numbers_at_hand, word_ids
 from .geometry import SIMILARITIES, Products
 from .options import SelfKDOptions
 from .soft_targets import effective_temperature, make_shuffle
@@ -19,14 +21,14 @@ __all__ = ["FullChunk", "FullTargets"]
 
 
 class FullChunk(NamedTuple):
-    """Soft targets of a chunk of C tokens; sums over its tokens, and no gradient.
+    """Soft targets of a chunk of C tokens; no gradient.
 
     Attributes:
         probs: (C, V) q; a buffer that the next chunk overwrites.
-        target_prob: () sum of the soft-target probabilities of the target words.
-        entropy: () sum of the entropies of q, in nats.
-        measure: () sum of the distances (or cosines) of the targets and every other word of their supports.
-        num_pairs: () int64, number of those; 0 where W is not read.
+        target_prob: (C,) soft-target probabilities of the target words.
+        entropy: (C,) of q, in nats.
+        measure: (C,) sums of the distances (or cosines) of the target and every other word of its support.
+        num_pairs: () int64, number of those of the tokens that count; 0 where W is not read.
     """
 
     probs: Tensor
@@ -52,7 +54,7 @@ class FullTargets:
     ):
         device = embedding.device
         self.options = options
-        self.excluded_ids = torch.tensor(excluded, dtype=torch.long, device=device)
+        self.excluded_ids = word_ids(excluded, device)
         self.similarity = SIMILARITIES[options.similarity]
         self.products: Optional[Products] = None
         if options.reads_embedding:
@@ -61,45 +63,54 @@ class FullTargets:
         self.shuffle = make_shuffle(options, embedding.size(0), excluded, device)
         self.buffers = tuple(torch.empty(chunk_size, embedding.size(0), dtype=dtype, device=device) for _ in range(2))
 
-    def chunk(self, target: Tensor, teacher_logits: Optional[Tensor]) -> FullChunk:
+    def chunk(self, target: Tensor, teacher_logits: Optional[Tensor], keep: Optional[Tensor] = None) -> FullChunk:
         """Soft targets of a chunk of tokens.
 
         Args:
-            target: (C,) int64, in order, so that equal ones are neighbours; C at most the chunk size.
+            target: (C,) int64; on a CPU in order, so that equal ones are neighbours. C is at most the chunk size.
             teacher_logits: (C, V) in the dtype of q, for the teacher ``self``, else None; overwritten.
+            keep: (C,) bool, False for tokens whose pairs do not count; None: all do.
 
         Returns:
             :class:`FullChunk`; its ``probs`` are good until the next call.
         """
+        pairs = self._num_pairs(target, keep)
         if teacher_logits is not None:
             teacher_logits.div_(self.options.student_temperature)
-        if teacher_logits is not None and self.products is None:
-            return self._of_tokens(teacher_logits, target, teacher_logits.new_zeros(()), self._num_pairs(target))
-        words, inverse, counts = target.unique_consecutive(return_inverse=True, return_counts=True)
+            if self.products is None:
+                return self._of_tokens(teacher_logits, target, torch.zeros_like(teacher_logits[:, 0]), pairs)
+        words, inverse = target, None
+        if numbers_at_hand(target):
+            words, inverse = target.unique_consecutive(return_inverse=True)
         rows, measure = self._rows(words)
-        weights = counts.to(rows.dtype)
-        measure, num_pairs = weights.dot(measure), self._num_pairs(target)
         if teacher_logits is not None:
-            of_tokens = torch.index_select(rows, 0, inverse, out=self.buffers[1][: target.numel()])
+            of_tokens = self._spread(rows, inverse, self.buffers[1])
             scores = teacher_logits.add_(of_tokens, alpha=self.options.embedding_weight)
-            return self._of_tokens(scores, target, measure, num_pairs)
-        probs, target_prob, entropy = self._distribution(rows, words, self.buffers[1][: words.numel()])
-        probs = torch.index_select(probs, 0, inverse, out=self.buffers[0][: target.numel()])
-        return FullChunk(probs, weights.dot(target_prob), weights.dot(entropy), measure, num_pairs)
+            return self._of_tokens(scores, target, self._spread(measure, inverse), pairs)
+        probs, *of_words = self._distribution(rows, words, self.buffers[1][: words.numel()])
+        target_prob, entropy, measure = (self._spread(x, inverse) for x in (*of_words, measure))
+        return FullChunk(self._spread(probs, inverse, self.buffers[0]), target_prob, entropy, measure, pairs)
+
+    @staticmethod
+    def _spread(of_words: Tensor, inverse: Optional[Tensor], buffer: Optional[Tensor] = None) -> Tensor:
+        """What belongs to distinct words, for the tokens that they are the targets of."""
+        if inverse is None:
+            return of_words
+        return torch.index_select(of_words, 0, inverse, out=None if buffer is None else buffer[: inverse.numel()])
 
     def _of_tokens(self, scores: Tensor, target: Tensor, measure: Tensor, num_pairs: Tensor) -> FullChunk:
         """Q from the scores (C, V) of each token, which are overwritten."""
         probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()])
-        return FullChunk(probs, target_prob.sum(), entropy.sum(), measure, num_pairs)
+        return FullChunk(probs, target_prob, entropy, measure, num_pairs)
 
-    def _num_pairs(self, target: Tensor) -> Tensor:
+    def _num_pairs(self, target: Tensor, keep: Optional[Tensor]) -> Tensor:
         """Pairs of a target and another word of its support; 0 where W is not read."""
         if self.products is None:
             return torch.zeros((), dtype=torch.long, device=target.device)
         # Every word but the target and the excluded ones; a target that is itself excluded takes nothing away.
         target_is_excluded = (target.unsqueeze(1) == self.excluded_ids).any(dim=1)
-        others = self.products.rows.size(0) - 1 - self.excluded_ids.numel()
-        return others * target.numel() + target_is_excluded.sum()
+        pairs = target_is_excluded + (self.products.rows.size(0) - 1 - self.excluded_ids.numel())
+        return (pairs if keep is None else pairs * keep).sum()
 
     def _rows(self, words: Tensor) -> Tuple[Tensor, Tensor]:
         """Scores by W of U words, (U, V) in the first buffer, and the sum of the measures of each (U,)."""

@@ -12,22 +12,51 @@ the order of their targets, and each distinct target word of a chunk gets its ro
 Result and gradients are those of :mod:`selfkd_fairseq.core.reference_loss`, the equations those of ``docs/method.md``.
 """
 
+import math
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from .arguments import at_least_float32
+from .arguments import at_least_float32, numbers_at_hand, word_ids
 from .fused_divergence import Chunk, DivergenceInputs, make_divergence, project
+from .half_products import add_product
 from .options import SelfKDOptions
 from .reference_loss import SelfKDLoss, Statistics
 from .supports import SUPPORTS
 
 __all__ = ["autocast_dtype", "fused_self_kd_loss"]
 
+
+class ChunkTokens(NamedTuple):
+    """Bounds of the number of tokens of a chunk.
+
+    Attributes:
+        least: at least so many.
+        least_of_width: and at least this share of d, for each chunk reads and writes (V, d) matrices, too.
+        most: at most so many.
+    """
+
+    least: int
+    least_of_width: float
+    most: int
+
+
 # Measured on 2 cores: fewer tokens starve the matrix products, more leave the cache. A GPU wants larger products.
-CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 256 << 20}
-CHUNK_TOKENS = {"cpu": 512, "cuda": 1 << 20}
+CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 384 << 20}
+CHUNK_TOKENS = {"cpu": ChunkTokens(16, 0.0, 512), "cuda": ChunkTokens(16, 1.0, 1 << 20)}
+
+
+class _Sums(NamedTuple):
+    """Over the tokens that count; of one token in :meth:`_Pass._chunk`. ``lse``: logsumexp of the logits."""
+
+    nll: Tensor
+    lse: Tensor
+    n_correct: Tensor
+    skd_loss: Tensor
+    target_prob: Tensor
+    entropy: Tensor
+    measure: Tensor
 
 
 class Gradients(NamedTuple):
@@ -44,20 +73,21 @@ class Gradients(NamedTuple):
     bias: Optional[Tensor]
 
 
-def default_chunk_size(vocabulary_size: int, num_tokens: int, device: torch.device, itemsize: int) -> int:
-    """Tokens at a time: as many as keep a (chunk, V) tensor within a fixed number of bytes, in even chunks.
+def default_chunk_size(num_tokens: int, weight: Tensor, bytes_of_a_logit: int) -> int:
+    """Tokens at a time: as many as keep what is held of their logits within a fixed number of bytes, in even chunks.
 
     Args:
-        vocabulary_size: V.
         num_tokens: N, at least 0.
-        device: of the tensors; a CPU wants smaller chunks than a GPU.
-        itemsize: bytes of one number of the tensor.
+        weight: (V, d); a CPU wants smaller chunks than a GPU.
+        bytes_of_a_logit: held for each token and word.
 
     Returns:
         Tokens of a chunk, at least 1; the last chunk may have fewer.
     """
-    kind = device.type if device.type in CHUNK_BYTES else "cuda"
-    most = min(CHUNK_TOKENS[kind], max(16, CHUNK_BYTES[kind] // (vocabulary_size * itemsize)))
+    kind = weight.device.type if weight.device.type in CHUNK_BYTES else "cuda"
+    bounds = CHUNK_TOKENS[kind]
+    least = max(bounds.least, int(bounds.least_of_width * weight.size(1)))
+    most = min(bounds.most, max(least, CHUNK_BYTES[kind] // (weight.size(0) * bytes_of_a_logit)))
     chunks = max(1, -(-num_tokens // most))
     return max(1, -(-num_tokens // chunks))
 
@@ -69,59 +99,79 @@ class _Pass:
         self.features, self.label_smoothing, self.inputs = features, label_smoothing, inputs
         self.weight, self.bias, self.target, self.dtype = inputs.weight, inputs.bias, inputs.target, inputs.dtype
         self.smoothing_of_others = label_smoothing / (self.weight.size(0) - 1)
-        self.excluded_ids = torch.tensor(inputs.excluded, dtype=torch.long, device=features.device)
-        zero = torch.zeros((), dtype=self.dtype, device=features.device)
-        self.nll, self.lse = zero.clone(), zero.clone()
-        self.n_correct = torch.zeros((), dtype=torch.long, device=features.device)
+        self.excluded_ids = word_ids(inputs.excluded, features.device)
         self.divergence = make_divergence(inputs)
+        # |dL/dz| is at most this. In float16 what is multiplied is scaled by a power of two that brings it near the
+        # largest number, so that the smallest shares are not lost; the trainer's own loss scale is not known yet.
+        bound = (1.0 - inputs.alpha) + inputs.alpha * max(1.0, inputs.options.student_temperature)
+        self.scale = 2.0 ** (14 - math.ceil(math.log2(bound))) if features.dtype == torch.float16 else 1.0
 
     def run(self, needs: Tuple[bool, bool, bool]) -> Tuple[SelfKDLoss, Gradients]:
         """Return the result, without autograd history, and the gradients of its ``loss`` that are needed."""
         h, w, dtype, alpha = self.features, self.weight, self.dtype, self.inputs.alpha
+        new = torch.zeros if h.size(0) == 0 else torch.empty  # the first chunk overwrites
         grads = Gradients(
-            torch.empty(h.shape, dtype=dtype, device=h.device) if needs[0] else None,
-            torch.zeros(w.shape, dtype=dtype, device=w.device) if needs[1] else None,
+            new(h.shape, dtype=dtype, device=h.device) if needs[0] else None,
+            new(w.shape, dtype=dtype, device=w.device) if needs[1] else None,
             torch.zeros(w.size(0), dtype=dtype, device=w.device) if needs[2] else None,
         )
         size = self.inputs.chunk_size
         logits = torch.empty(size, w.size(0), dtype=h.dtype, device=h.device)
         probs = torch.empty(size, w.size(0), dtype=dtype, device=h.device)
+        sums = torch.zeros(len(_Sums._fields), dtype=dtype, device=h.device)
+        num_pairs = torch.zeros((), dtype=torch.long, device=h.device)
         for start in range(0, h.size(0), size):
             tokens = slice(start, start + size)
             length = h[tokens].size(0)
-            self._chunk(tokens, logits[:length], probs[:length], grads)
-        ce, term = self._cross_entropy(grads), self.divergence
-        loss = (1.0 - alpha) * ce + alpha * term.loss if alpha > 0 else ce
-        num_tokens = torch.tensor(h.size(0), device=h.device)
+            of_tokens, pairs = self._chunk(tokens, logits[:length], probs[:length], grads)
+            sums, num_pairs = sums + of_tokens, num_pairs + pairs
+        total = _Sums(*sums.unbind())
+        num_tokens = self._num_tokens()
+        ce = self._cross_entropy(total, num_tokens.to(dtype), grads)
+        loss = (1.0 - alpha) * ce + alpha * total.skd_loss if alpha > 0 else ce
         statistics = Statistics(
-            num_tokens, self.n_correct, term.target_prob, term.entropy, term.measure, term.num_pairs
+            num_tokens, total.n_correct.long(), total.target_prob, total.entropy, total.measure, num_pairs
         )
-        return SelfKDLoss(loss, ce, self.nll, term.loss, statistics), grads
+        return SelfKDLoss(loss, ce, total.nll, total.skd_loss, statistics), grads
 
-    def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, grads: Gradients) -> None:
-        """Sums of one chunk, and its share of the gradients but for what label smoothing adds to every word."""
+    def _num_tokens(self) -> Tensor:
+        keep = self.inputs.keep
+        return torch.full((), self.target.numel(), device=self.target.device) if keep is None else keep.sum()
+
+    def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, grads: Gradients) -> Tuple[Tensor, Tensor]:
+        """Add the chunk's share of the gradients, but for what label smoothing adds to every word.
+
+        Returns:
+            :class:`_Sums` of the chunk as one tensor, and the number of pairs.
+        """
         target, h = self.target[tokens], self.features[tokens]
         column = target.unsqueeze(1)
-        z = project(h, self.weight, self.bias, logits).to(self.dtype)
+        z = project(h, self.weight, self.bias, logits)
         predicted = None
         if self.inputs.options.support == "predicted":
             best_logit, best_word, predicted = self._predicted(z, column)
         else:
             best_logit, best_word = z.max(dim=1)
-        torch.softmax(z, dim=1, out=probs)
+        torch.softmax(z, dim=1, dtype=self.dtype, out=probs)
+        best_logit, target_logit = (x.to(self.dtype) for x in (best_logit, z.gather(1, column).squeeze(1)))
         # logsumexp less the largest logit: of differences, so that an offset of all logits costs no precision.
         excess = -probs.gather(1, best_word.unsqueeze(1)).squeeze(1).log()
-        self.n_correct += (best_word == target).sum()
-        self.nll += (excess + best_logit - z.gather(1, column).squeeze(1)).sum()
-        self.lse += (excess + best_logit).sum()
+        lse = excess + best_logit
 
         wanted = any(gradient is not None for gradient in grads)
-        self.divergence.add(Chunk(tokens, z, probs, best_logit, best_word, excess, predicted), wanted)
+        keep = None if self.inputs.keep is None else self.inputs.keep[tokens]
+        term = self.divergence.add(Chunk(tokens, z, probs, best_logit, best_word, excess, predicted, keep), wanted)
         if wanted:
             # Less the label-smoothed target, but for what is the same for every word.
             on_target = -(1.0 - self.inputs.alpha) * (1.0 - self.label_smoothing - self.smoothing_of_others)
             probs.scatter_add_(1, column, torch.full_like(column, on_target, dtype=self.dtype))
-            self._backward_products(probs, h, tokens, grads)
+            self._backward_products(probs, logits, tokens, grads)
+        of_tokens = _Sums(
+            excess + (best_logit - target_logit), lse, (best_word == target).to(self.dtype), term.loss,
+            term.target_prob, term.entropy, term.measure,
+        )  # fmt: skip
+        rows = torch.stack(of_tokens)
+        return (rows if keep is None else rows.masked_fill(~keep, 0.0)).sum(dim=1), term.num_pairs
 
     def _predicted(self, z: Tensor, column: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """The largest logit (C,), its word (C,), and the n most probable words that may be in the support (C, n).
@@ -142,38 +192,24 @@ class _Pass:
         best_logit, position = candidates.max(dim=1)
         return best_logit, candidate_words.gather(1, position.unsqueeze(1)).squeeze(1), words
 
-    def _backward_products(self, dz: Tensor, h: Tensor, tokens: slice, grads: Gradients) -> None:
+    def _backward_products(self, dz: Tensor, out: Tensor, tokens: slice, grads: Gradients) -> None:
+        """Add the products of dL/dz (C, V); ``out`` (C, V), in the dtype of the features, may be overwritten."""
         if grads.bias is not None:
-            grads.bias.add_(dz.sum(dim=0))
-        if h.dtype == self.dtype:
-            if grads.features is not None:
-                torch.mm(dz, self.weight, out=grads.features[tokens])
-            if grads.weight is not None:
-                grads.weight.addmm_(dz.t(), h)
-            return
-        # Half precision: every chunk is summed in float32, so that more chunks do not mean more rounding.
-        scale = self._float16_scale(dz, h) if h.dtype == torch.float16 else 1.0
-        low = (dz * scale).to(h.dtype) if h.dtype == torch.float16 else dz.to(h.dtype)
+            kept = dz if self.inputs.keep is None else dz * self.inputs.keep[tokens].unsqueeze(1)
+            grads.bias.add_(kept.sum(dim=0))
+        h, back = self.features[tokens], 1.0 / self.scale
+        if h.dtype != self.dtype:
+            dz = torch.mul(dz, self.scale, out=out)
         if grads.features is not None:
-            grads.features[tokens] = torch.mm(low, self.weight).to(self.dtype) / scale
-        if grads.weight is not None:
-            grads.weight.add_(torch.mm(low.t(), h).to(self.dtype) / scale)
+            add_product(grads.features[tokens], dz, self.weight, beta=0.0, alpha=back)
+        if grads.weight is not None:  # tokens that do not count have features of 0
+            add_product(grads.weight, dz.t(), h, beta=0.0 if tokens.start == 0 else 1.0, alpha=back)
 
-    def _float16_scale(self, dz: Tensor, h: Tensor) -> Tensor:
-        """A power of two that keeps small entries of dz above float16's underflow and both products below 30,000.
-
-        These gradients are taken before the trainer's own loss scale is known, which comes with the upstream gradient.
-        """
-        size = dz.abs()
-        bound = torch.maximum(size.sum(dim=0).max() * h.abs().max(), size.sum(dim=1).max() * self.weight.abs().max())
-        return torch.exp2(torch.log2(3e4 / bound).floor()).clamp_max(2.0**14)
-
-    def _cross_entropy(self, grads: Gradients) -> Tensor:
+    def _cross_entropy(self, total: _Sums, num_tokens: Tensor, grads: Gradients) -> Tensor:
         """L_CE, and the gradient of the part of label smoothing that is the same for every word."""
         eps, eps_i = self.label_smoothing, self.smoothing_of_others
         if eps == 0:
-            return self.nll
-        num_tokens, vocabulary = self.features.size(0), self.weight.size(0)
+            return total.nll
         sum_of_rows = self.weight.sum(dim=0, dtype=self.dtype)
         sum_of_features = self.features.sum(dim=0, dtype=self.dtype)
         sum_of_logits = sum_of_features.dot(sum_of_rows)
@@ -186,7 +222,7 @@ class _Pass:
             grads.weight.add_(sum_of_features, alpha=constant)
         if grads.bias is not None:
             grads.bias.add_(constant * num_tokens)
-        return (1.0 - eps - eps_i) * self.nll + eps_i * (vocabulary * self.lse - sum_of_logits)
+        return (1.0 - eps - eps_i) * total.nll + eps_i * (self.weight.size(0) * total.lse - sum_of_logits)
 
 
 class _FusedSelfKDLoss(torch.autograd.Function):
@@ -215,12 +251,17 @@ class _FusedSelfKDLoss(torch.autograd.Function):
             raise RuntimeError(
                 'the fused loss of self_kd has no second derivative (create_graph=True): use implementation="reference"'
             )
-        gradients = ctx.saved_tensors
-        # On the CPU reading one number costs nothing, and the usual upstream gradient of 1 needs no pass over W.
-        if grad_loss.device.type != "cpu" or grad_loss.item() != 1.0:
-            gradients = tuple(None if g is None else g * grad_loss for g in gradients)
-        # Cast last: a loss scale for half precision has been multiplied in by now.
-        return (*(None if g is None else g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), None, None)
+        # The usual upstream gradient of 1 needs no pass over W.
+        is_one = numbers_at_hand(grad_loss) and grad_loss.item() == 1.0
+
+        def scaled(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+            if is_one:
+                return gradient.to(dtype)
+            # In one pass, and cast last: a loss scale for half precision has been multiplied in by then.
+            return torch.mul(gradient, grad_loss, out=torch.empty_like(gradient, dtype=dtype))
+
+        gradients = zip(ctx.saved_tensors, ctx.dtypes)
+        return (*(None if g is None else scaled(g, dtype) for g, dtype in gradients), None, None)
 
 
 def fused_self_kd_loss(
@@ -237,6 +278,7 @@ def fused_self_kd_loss(
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
     teacher_features: Optional[Tensor] = None,
+    keep: Optional[Tensor] = None,
 ) -> SelfKDLoss:
     """The fused path behind :func:`selfkd_fairseq.core.self_kd_loss`, which checks the arguments.
 
@@ -247,7 +289,7 @@ def fused_self_kd_loss(
         features: (N, d), any float dtype; gradients flow.
         weight: (V, d) of that dtype; gradients flow, but not through the soft targets.
         bias: (V,) of that dtype, or None; gradients flow.
-        target: (N,) int64 in [0, V), none of them ignored.
+        target: (N,) int64 in [0, V), none of them ignored but by ``keep``.
         alpha: weight of L_SKD, in [0, 1].
         options: how the soft targets are made and compared with the model.
         label_smoothing: eps of L_CE, in [0, 1).
@@ -257,9 +299,10 @@ def fused_self_kd_loss(
         generator: CPU generator for the support ``random``; None: torch's own.
         teacher_features: (N, d) of a pass without dropout, in the dtype of ``features``; None where no option needs it.
             No gradient flows.
+        keep: (N,) bool, False for tokens that do not count, whose features must be 0; None: all count.
 
     Returns:
-        :class:`SelfKDLoss`: sums in nats over the N tokens, float32 or better.
+        :class:`SelfKDLoss`: sums in nats over the tokens that count, float32 or better.
 
     Raises:
         ValueError: the support ``random`` has fewer words to draw from than it needs.
@@ -275,16 +318,16 @@ def fused_self_kd_loss(
     teacher_features = None if teacher_features is None else teacher_features.detach()
     num_tokens, dtype = target.numel(), at_least_float32(features.dtype)
     if chunk_size is None:
-        itemsize = torch.empty((), dtype=dtype).element_size()
-        chunk_size = default_chunk_size(weight.size(0), num_tokens, features.device, itemsize)
+        held = dtype.itemsize if features.dtype == dtype else dtype.itemsize + features.dtype.itemsize
+        chunk_size = default_chunk_size(num_tokens, weight, held)
     chunk_size = min(chunk_size, max(1, num_tokens))
-    if SUPPORTS[options.support] is None:  # every sum is the same in any order
+    if SUPPORTS[options.support] is None and numbers_at_hand(target):  # every sum is the same in any order
         order = target.argsort()
         features, target = features.index_select(0, order), target[order]
         teacher_features = None if teacher_features is None else teacher_features.index_select(0, order)
     inputs = DivergenceInputs(
         embedding, weight.detach(), None if bias is None else bias.detach(), target, teacher_features, alpha, options,
-        tuple(excluded), neighbours, generator, chunk_size, dtype,
+        tuple(excluded), neighbours, generator, chunk_size, dtype, keep,
     )  # fmt: skip
     loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(
         features, weight, bias, label_smoothing, inputs

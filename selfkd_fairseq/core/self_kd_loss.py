@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .arguments import check_floating, check_ignore_index, check_neighbours, check_word_ids, words_in_vocabulary
+from .arguments import (
+    check_floating,
+    check_ignore_index,
+    check_neighbours,
+    check_word_ids,
+    numbers_at_hand,
+    words_in_vocabulary,
+)
 from .fused_linear_loss import autocast_dtype, fused_self_kd_loss
 from .options import SelfKDOptions, check_loss_weights
 from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
@@ -126,17 +133,26 @@ def self_kd_loss(
     check_neighbours(neighbours, vocabulary, chosen.support_size)
     check_ignore_index(ignore_index)
     excluded = words_in_vocabulary([*excluded, ignore_index], vocabulary)
+    keep = None
     if ignore_index is not None:
-        kept = (target != ignore_index).nonzero().squeeze(1)
-        if kept.numel() < target.numel():
-            features, target = features.index_select(0, kept), target.index_select(0, kept)
-            teacher_features = None if teacher_features is None else teacher_features.index_select(0, kept)
+        keep = target != ignore_index
+        if numbers_at_hand(target) or implementation == "reference":
+            kept = keep.nonzero().squeeze(1)
+            if kept.numel() < target.numel():
+                features, target = features.index_select(0, kept), target.index_select(0, kept)
+                teacher_features = None if teacher_features is None else teacher_features.index_select(0, kept)
+            keep = None
+        else:  # to count them, a GPU would be waited for
+            ignored = ~keep
+            features, target = features.masked_fill(ignored.unsqueeze(1), 0.0), target.masked_fill(ignored, 0)
+            if teacher_features is not None:
+                teacher_features = teacher_features.masked_fill(ignored.unsqueeze(1), 0.0)
     check_word_ids("target", target, vocabulary)
     if implementation == "fused":
         return fused_self_kd_loss(
             features, weight, bias, target, alpha=alpha, options=chosen, label_smoothing=label_smoothing,
             excluded=excluded, chunk_size=chunk_size, neighbours=neighbours, generator=generator,
-            teacher_features=teacher_features,
+            teacher_features=teacher_features, keep=keep,
         )  # fmt: skip
     teacher_logits = None
     if teacher_features is not None:

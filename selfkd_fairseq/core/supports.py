@@ -13,7 +13,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 import torch
 from torch import Tensor
 
-from .arguments import words_in_vocabulary
+from .arguments import word_ids, words_in_vocabulary
 from .geometry import centred
 
 __all__ = [
@@ -98,7 +98,7 @@ def predicted_words(scores: Tensor, size: int, excluded: Sequence[int], target: 
     """
     scores = scores.detach()
     if excluded:
-        scores = scores.index_fill(1, torch.tensor(sorted(excluded), device=scores.device), -math.inf)
+        scores = scores.index_fill(1, word_ids(sorted(excluded), scores.device), -math.inf)
     if target is not None:
         scores = scores.scatter(1, target.unsqueeze(1), -math.inf)
     if size == 1:  # of equal scores, the word that argmax calls the prediction
@@ -125,7 +125,7 @@ def nearest_words(
     weight = centred(weight)
     chunk_size = chunk_size or max(1, (64 << 20) // (weight.size(0) * weight.element_size()))
     square_norms = weight.pow(2).sum(dim=1)
-    excluded_ids = torch.tensor(sorted(excluded), device=weight.device, dtype=torch.long)
+    excluded_ids = word_ids(sorted(excluded), weight.device)
     neighbours = []
     for chunk in words.split(chunk_size):
         # The square of the distance, without the norm of the word itself: the order of a row is the same.
