@@ -26,7 +26,7 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     Returns:
         float32 for half precision, else ``dtype`` itself.
     """
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def words_in_vocabulary(words: Sequence[Optional[int]], vocabulary_size: int) -> Tuple[int, ...]:

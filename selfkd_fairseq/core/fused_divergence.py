@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .fused_full_targets import FullTargets
-from .half_products import add_product
+from .half_products import product
 from .options import SelfKDOptions
 from .soft_targets import effective_temperature, entropy, make_shuffle, sparse_soft_targets
 from .supports import SUPPORTS, Choice, make_support
@@ -222,8 +222,8 @@ class _FullDivergence(Divergence):
         if inputs.teacher_features is None or self.teacher_logits is None:
             return None
         logits = self.teacher_logits[:length]
-        add_product(logits, inputs.teacher_features[tokens], inputs.weight.t(), beta=0.0)
-        return logits if inputs.bias is None else logits.add_(inputs.bias)
+        bias = None if inputs.bias is None else inputs.bias.to(inputs.dtype)
+        return product(logits, inputs.teacher_features[tokens], inputs.weight.t(), bias)
 
 
 def project(features: Tensor, weight: Tensor, bias: Optional[Tensor], out: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .arguments import at_least_float32, numbers_at_hand, word_ids
 from .fused_divergence import Chunk, DivergenceInputs, make_divergence, project
-from .half_products import add_product
+from .half_products import product
 from .options import SelfKDOptions
 from .reference_loss import SelfKDLoss, Statistics
 from .supports import SUPPORTS
@@ -101,6 +101,10 @@ class _Pass:
         self.smoothing_of_others = label_smoothing / (self.weight.size(0) - 1)
         self.excluded_ids = word_ids(inputs.excluded, features.device)
         self.divergence = make_divergence(inputs)
+        if label_smoothing > 0:
+            self.sum_of_rows = self.weight.sum(dim=0, dtype=self.dtype)
+            self.sum_of_features = features.sum(dim=0, dtype=self.dtype)
+        self.of_smoothing = self._smooth()
         # |dL/dz| is at most this. In float16 what is multiplied is scaled by a power of two that brings it near the
         # largest number, so that the smallest shares are not lost; the trainer's own loss scale is not known yet.
         bound = (1.0 - inputs.alpha) + inputs.alpha * max(1.0, inputs.options.student_temperature)
@@ -128,7 +132,7 @@ class _Pass:
         total = _Sums(*sums.unbind())
         num_tokens = self._num_tokens()
         ce = self._cross_entropy(total, num_tokens.to(dtype), grads)
-        loss = (1.0 - alpha) * ce + alpha * total.skd_loss if alpha > 0 else ce
+        loss = torch.add((1.0 - alpha) * ce, total.skd_loss, alpha=alpha)
         statistics = Statistics(
             num_tokens, total.n_correct.long(), total.target_prob, total.entropy, total.measure, num_pairs
         )
@@ -201,28 +205,29 @@ class _Pass:
         if h.dtype != self.dtype:
             dz = torch.mul(dz, self.scale, out=out)
         if grads.features is not None:
-            add_product(grads.features[tokens], dz, self.weight, beta=0.0, alpha=back)
+            product(grads.features[tokens], dz, self.weight, self.of_smoothing[0], back)
         if grads.weight is not None:  # tokens that do not count have features of 0
-            add_product(grads.weight, dz.t(), h, beta=0.0 if tokens.start == 0 else 1.0, alpha=back)
+            product(grads.weight, dz.t(), h, self.of_smoothing[1] if tokens.start == 0 else grads.weight, back)
+
+    def _smooth(self) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """What label smoothing adds to each row of the gradients of h (d,) and of W (d,), alike for every word."""
+        if self.label_smoothing == 0:
+            return None, None
+        constant = -(1.0 - self.inputs.alpha) * self.smoothing_of_others
+        return constant * self.sum_of_rows, constant * self.sum_of_features
 
     def _cross_entropy(self, total: _Sums, num_tokens: Tensor, grads: Gradients) -> Tensor:
-        """L_CE, and the gradient of the part of label smoothing that is the same for every word."""
+        """L_CE, and what label smoothing adds to the gradient of the bias."""
         eps, eps_i = self.label_smoothing, self.smoothing_of_others
         if eps == 0:
-            return total.nll
-        sum_of_rows = self.weight.sum(dim=0, dtype=self.dtype)
-        sum_of_features = self.features.sum(dim=0, dtype=self.dtype)
-        sum_of_logits = sum_of_features.dot(sum_of_rows)
+            return total.nll.clone()
+        sum_of_logits = self.sum_of_features.dot(self.sum_of_rows)
         if self.bias is not None:
             sum_of_logits = sum_of_logits + num_tokens * self.bias.sum(dtype=self.dtype)
-        constant = -(1.0 - self.inputs.alpha) * eps_i
-        if grads.features is not None:
-            grads.features.add_(sum_of_rows, alpha=constant)
-        if grads.weight is not None:
-            grads.weight.add_(sum_of_features, alpha=constant)
         if grads.bias is not None:
-            grads.bias.add_(constant * num_tokens)
-        return (1.0 - eps - eps_i) * total.nll + eps_i * (self.weight.size(0) * total.lse - sum_of_logits)
+            grads.bias.sub_((1.0 - self.inputs.alpha) * eps_i * num_tokens)
+        of_every_word = torch.sub(sum_of_logits, total.lse, alpha=self.weight.size(0))
+        return torch.sub((1.0 - eps - eps_i) * total.nll, of_every_word, alpha=eps_i)
 
 
 class _FusedSelfKDLoss(torch.autograd.Function):
@@ -239,18 +244,19 @@ class _FusedSelfKDLoss(torch.autograd.Function):
             result, grads = _Pass(features.detach(), label_smoothing, inputs).run(needs)
         ctx.save_for_backward(*grads)
         ctx.dtypes = [None if x is None else x.dtype for x in (features, weight, bias)]
-        # Clones, because one tensor may stand for two outputs (no label smoothing, say), of which only the first
-        # has a gradient.
-        outputs = (*(value.clone() for value in result[:4]), *result.statistics)
+        outputs = (*result[:4], *result.statistics)
         ctx.mark_non_differentiable(*outputs[1:])
+        ctx.set_materialize_grads(False)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, grad_loss: Optional[Tensor], *_: Any) -> Tuple[Optional[Tensor], ...]:
         if torch.is_grad_enabled():  # create_graph: the gradients were taken in the forward pass, and have no graph
             raise RuntimeError(
                 'the fused loss of self_kd has no second derivative (create_graph=True): use implementation="reference"'
             )
+        if grad_loss is None:
+            return (None,) * 5
         # The usual upstream gradient of 1 needs no pass over W.
         is_one = numbers_at_hand(grad_loss) and grad_loss.item() == 1.0
 

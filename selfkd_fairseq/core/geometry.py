@@ -40,8 +40,8 @@ def centred(weight: Tensor) -> Tensor:
     Returns:
         (V, d), float32 or better.
     """
-    weight = weight.detach().to(at_least_float32(weight.dtype))
-    return weight - weight.mean(dim=0)
+    weight = weight.detach()
+    return weight - weight.mean(dim=0, dtype=at_least_float32(weight.dtype))
 
 
 def rms_distance(weight: Tensor) -> Tensor:

@@ -5,34 +5,38 @@ one at a time, and what float16 cannot hold is kept from arising.
 """
 
 import functools
+import math
+from typing import Optional
 
 import torch
 from torch import Tensor
 
 from .arguments import numbers_at_hand
 
-__all__ = ["add_product"]
+__all__ = ["product"]
 
 
-def add_product(result: Tensor, a: Tensor, b: Tensor, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
-    """``result = beta result + alpha a b``, in place.
+def product(out: Tensor, a: Tensor, b: Tensor, plus: Optional[Tensor] = None, alpha: float = 1.0) -> Tensor:
+    """``out = plus + alpha a b``.
 
     Args:
-        result: (m, n), float32 or better; with ``beta`` 0 it is overwritten and never read.
-        a: (m, k), of the dtype of ``result`` or of half precision.
+        out: (m, n), float32 or better; overwritten, and not read unless it is ``plus``.
+        a: (m, k), of the dtype of ``out`` or of half precision.
         b: (k, n), of the dtype of ``a``.
-        beta: of what is there.
+        plus: (m, n) or (n,), of the dtype of ``out``, perhaps ``out`` itself; None: nothing.
         alpha: of the product.
 
     Returns:
-        ``result``; no gradient flows.
+        ``out``; no gradient flows.
     """
-    if a.dtype == result.dtype:
-        return torch.addmm(result, a, b, beta=beta, alpha=alpha, out=result)
+    beta = 0.0 if plus is None else 1.0
+    plus = out if plus is None else plus
+    if a.dtype == out.dtype:
+        return torch.addmm(plus, a, b, beta=beta, alpha=alpha, out=out)
     if _is_there(a.device.type, a.dtype) if numbers_at_hand(a) or a.is_cuda else _in_this_torch():
-        return torch.addmm(result, a, b, out_dtype=result.dtype, beta=beta, alpha=alpha, out=result)
-    product = _rounded_product(a, b)
-    return torch.mul(product, alpha, out=result) if beta == 0 else result.mul_(beta).add_(product, alpha=alpha)
+        return torch.addmm(plus, a, b, out_dtype=out.dtype, beta=beta, alpha=alpha, out=out)
+    rounded = _rounded_product(a, b)
+    return torch.mul(rounded, alpha, out=out) if beta == 0 else torch.add(plus, rounded, alpha=alpha, out=out)
 
 
 def _in_this_torch() -> bool:
@@ -45,13 +49,15 @@ def _is_there(device: str, dtype: torch.dtype) -> bool:
     if not _in_this_torch():
         return False
     a, b = torch.full((16, 8), 3.0, dtype=dtype, device=device), torch.full((8, 16), 1001.0, dtype=dtype, device=device)
-    result = torch.ones(16, 16, device=device)
+    out, plus = torch.full((16, 16), math.nan, device=device), torch.ones(16, device=device)
     try:
-        torch.addmm(result, a, b, out_dtype=torch.float32, beta=2.0, alpha=10.0, out=result)
+        torch.addmm(out, a, b, out_dtype=torch.float32, beta=0.0, alpha=10.0, out=out)
+        torch.addmm(plus, a, b, out_dtype=torch.float32, alpha=10.0, out=plus.new_empty(16, 16))
+        torch.addmm(out, a, b, out_dtype=torch.float32, alpha=10.0, out=out)
     except (RuntimeError, TypeError):
         return False
     # Beyond the range of float16, and finer than half precision.
-    return bool((result == 2.0 + 10.0 * 8 * 3.0 * b[0, 0].float()).all())
+    return bool((out == 2 * 10.0 * 8 * 3.0 * b[0, 0].float()).all())
 
 
 def _rounded_product(a: Tensor, b: Tensor) -> Tensor:
