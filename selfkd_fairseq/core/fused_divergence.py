@@ -7,18 +7,19 @@ Equations: ``docs/method.md``; the loss around it: :mod:`.fused_linear_loss`.
 """
 
 import math
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from .compiled_rows import FullTerms, compiled, full_rows
 from .fused_full_targets import FullTargets
 from .half_products import product
 from .options import SelfKDOptions
 from .soft_targets import effective_temperature, entropy, make_shuffle, sparse_soft_targets
 from .supports import SUPPORTS, Choice, make_support
 
-__all__ = ["Chunk", "Divergence", "DivergenceInputs", "Terms", "make_divergence", "project"]
+__all__ = ["Chunk", "Divergence", "DivergenceInputs", "FullDivergence", "Terms", "make_divergence", "project"]
 
 
 class DivergenceInputs(NamedTuple):
@@ -38,6 +39,7 @@ class DivergenceInputs(NamedTuple):
         chunk_size: most tokens of a chunk.
         dtype: to compute in, float32 or float64.
         keep: (N,) bool, False for tokens that do not count; None: all do.
+        compiled: whether the passes over the logits are those of :mod:`.compiled_rows`.
     """
 
     embedding: Tensor
@@ -53,6 +55,7 @@ class DivergenceInputs(NamedTuple):
     chunk_size: int
     dtype: torch.dtype
     keep: Optional[Tensor] = None
+    compiled: bool = False
 
 
 class Chunk(NamedTuple):
@@ -62,7 +65,7 @@ class Chunk(NamedTuple):
         tokens: which of the N.
         z: (C, V) logits, in the dtype of the features; may be overwritten.
         probs: (C, V) softmax of them, float32 or better as all that follows; becomes dL/dz but for what L_CE takes
-            from it.
+            from it. None in compiled passes, which write no such tensor.
         best_logit: (C,) the largest.
         best_word: (C,) int64, its word.
         excess: (C,) logsumexp(z) less the largest logit.
@@ -72,7 +75,7 @@ class Chunk(NamedTuple):
 
     tokens: slice
     z: Tensor
-    probs: Tensor
+    probs: Optional[Tensor]
     best_logit: Tensor
     best_word: Tensor
     excess: Tensor
@@ -89,6 +92,7 @@ class Terms(NamedTuple):
         entropy: (C,) of q, in nats.
         measure: (C,) sum of the distances (or cosines) of the target and every other word of the support.
         num_pairs: () int64, how many those are over the tokens that count; 0 where W is not read.
+        gradient: of a sparse support: (C, K) words, the target first, and (C, K) what the term adds to their dL/dz.
     """
 
     loss: Tensor
@@ -96,6 +100,7 @@ class Terms(NamedTuple):
     entropy: Tensor
     measure: Tensor
     num_pairs: Tensor
+    gradient: Optional[Tuple[Tensor, Tensor]] = None
 
 
 class Divergence:
@@ -109,12 +114,17 @@ class Divergence:
         self.inputs = inputs
         self.student_temperature = inputs.options.student_temperature
 
+    @property
+    def share_of_probs(self) -> float:
+        """Of p in dL/dz where a sparse support adds nothing; the target's label-smoothed share is left out."""
+        return 1.0 - self.inputs.alpha if self.inputs.options.normalise == "support" else 1.0
+
     def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
-        """Turn ``chunk.probs`` into (1 - alpha) p + alpha dL_SKD/dz.
+        """Sums of a chunk. With the support ``full`` ``chunk.probs`` become (1 - alpha) p + alpha dL_SKD/dz.
 
         Args:
             chunk: of tokens in the order of ``inputs.target``.
-            wants_gradient: whether ``chunk.probs`` is read afterwards.
+            wants_gradient: whether it is read afterwards.
 
         Returns:
             :class:`Terms` of the chunk.
@@ -159,13 +169,12 @@ class _SparseDivergence(Divergence):
             lprobs = torch.log_softmax(scores, dim=1).masked_fill(~q.valid, 0.0)
         else:
             lprobs = below_best - chunk.excess.unsqueeze(1)
-        if wants_gradient and inputs.alpha > 0:
+        gradient = None
+        if wants_gradient:
+            shares = q_probs
             if inputs.options.normalise == "support":
-                of_support = lprobs.exp().masked_fill(~q.valid, 0.0)
-                chunk.probs.mul_(1.0 - inputs.alpha)
-                chunk.probs.scatter_add_(1, q.indices, inputs.alpha * temperature * (of_support - q_probs))
-            else:
-                chunk.probs.scatter_add_(1, q.indices, -inputs.alpha * q_probs)
+                shares = temperature * (q_probs - lprobs.exp().masked_fill(~q.valid, 0.0))
+            gradient = (q.indices, -inputs.alpha * shares)
         h = entropy(q_probs)
         measure, num_pairs = torch.zeros_like(h), torch.zeros((), dtype=torch.long, device=h.device)
         if q.measures is not None:
@@ -173,7 +182,7 @@ class _SparseDivergence(Divergence):
             measure = q.measures[:, 1:].masked_fill(~others, 0.0).sum(dim=1).to(inputs.dtype)
             num_pairs = (others if chunk.keep is None else others & chunk.keep.unsqueeze(1)).sum()
         loss = temperature**2 * (-(q_probs * lprobs).sum(dim=1) - h)
-        return Terms(loss, q_probs[:, 0], h, measure, num_pairs)
+        return Terms(loss, q_probs[:, 0], h, measure, num_pairs, gradient)
 
     def _teacher_scores(self, features: Tensor, indices: Tensor) -> Tensor:
         """z0 (C, K) of the words of a support: a few products, no row over the vocabulary."""
@@ -182,23 +191,35 @@ class _SparseDivergence(Divergence):
         return scores if inputs.bias is None else scores + inputs.bias[indices].to(inputs.dtype)
 
 
-class _FullDivergence(Divergence):
+class FullDivergence(Divergence):
     """Over every word, at any temperature of the student."""
 
     def __init__(self, inputs: DivergenceInputs):
         super().__init__(inputs)
-        self.targets = FullTargets(inputs.embedding, inputs.options, inputs.excluded, inputs.chunk_size, inputs.dtype)
+        self.targets = FullTargets(
+            inputs.embedding, inputs.options, inputs.excluded, inputs.chunk_size, inputs.dtype, inputs.compiled
+        )
         shape, device = (inputs.chunk_size, inputs.embedding.size(0)), inputs.target.device
         self.softened = self.teacher_logits = self.below_best = None
-        if self.student_temperature != 1:
+        if self.student_temperature != 1 and not inputs.compiled:
             self.softened = torch.empty(shape, dtype=inputs.dtype, device=device)
-        if inputs.weight.dtype != inputs.dtype:
+        if inputs.weight.dtype != inputs.dtype and not inputs.compiled:
             self.below_best = torch.empty(shape, dtype=inputs.dtype, device=device)
         if inputs.teacher_features is not None:
             self.teacher_logits = torch.empty(shape, dtype=inputs.dtype, device=device)
 
     def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
+        """See :meth:`Divergence.add`.
+
+        Args:
+            chunk: of tokens in the order of ``inputs.target``.
+            wants_gradient: whether ``chunk.probs`` is read afterwards.
+
+        Returns:
+            :class:`Terms` of the chunk.
+        """
         inputs, temperature, length = self.inputs, self.student_temperature, chunk.z.size(0)
+        assert chunk.probs is not None
         q = self.targets.chunk(inputs.target[chunk.tokens], self._teacher_logits(chunk.tokens, length), chunk.keep)
         # Less the largest logit first: a sum over V words of large logits would lose what tells them apart.
         out = chunk.z if self.below_best is None else self.below_best[:length]
@@ -215,6 +236,27 @@ class _FullDivergence(Divergence):
                 chunk.probs.mul_(1.0 - inputs.alpha).add_(softened.sub_(q.probs), alpha=inputs.alpha * temperature)
         loss = temperature**2 * (excess - expected / temperature - q.entropy)
         return Terms(loss, q.target_prob, q.entropy, q.measure, q.num_pairs)
+
+    def add_compiled(
+        self, z: Tensor, tokens: slice, weights: Tensor, scale: float, wants_gradient: bool
+    ) -> Tuple[FullTerms, Tensor]:
+        """As :meth:`add`, and all else that the loss wants to know of a chunk, in compiled passes.
+
+        Args:
+            z: (C, V) logits, in the dtype of the features; becomes ``scale`` times dL/dz if the gradient is wanted.
+            tokens: which of the N.
+            weights: (2,) as :func:`~.compiled_rows.full_rows` takes them.
+            scale: of the gradient.
+            wants_gradient: whether ``z`` is read afterwards.
+
+        Returns:
+            :class:`~.compiled_rows.FullTerms`, and () int64 the number of pairs.
+        """
+        target, keep = self.inputs.target[tokens], self.inputs.keep
+        teacher_logits = self._teacher_logits(tokens, z.size(0))
+        rows = self.targets.rows_of_tokens(target, teacher_logits)
+        terms = compiled(full_rows)(z, rows, self.inputs.options, weights, scale, wants_gradient)
+        return terms, self.targets.num_pairs(target, None if keep is None else keep[tokens])
 
     def _teacher_logits(self, tokens: slice, length: int) -> Optional[Tensor]:
         """z0 (C, V) of the teacher ``self``, which may be overwritten; None where there is none."""
@@ -252,4 +294,4 @@ def make_divergence(inputs: DivergenceInputs) -> Divergence:
     Returns:
         A :class:`Divergence`, before the first chunk.
     """
-    return _FullDivergence(inputs) if SUPPORTS[inputs.options.support] is None else _SparseDivergence(inputs)
+    return FullDivergence(inputs) if SUPPORTS[inputs.options.support] is None else _SparseDivergence(inputs)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from .arguments import numbers_at_hand, word_ids
+from .compiled_rows import FullRows
 from .geometry import SIMILARITIES, Products
+from .half_products import product
 from .options import SelfKDOptions
 from .soft_targets import effective_temperature, make_shuffle
 
@@ -47,21 +49,50 @@ class FullTargets:
         excluded: word ids in [0, V) that get no probability except as the target.
         chunk_size: most tokens of a chunk.
         dtype: of q, float32 or float64.
+        compiled: only :meth:`rows_of_tokens` will be asked for.
     """
 
     def __init__(
-        self, embedding: Tensor, options: SelfKDOptions, excluded: Sequence[int], chunk_size: int, dtype: torch.dtype
+        self,
+        embedding: Tensor,
+        options: SelfKDOptions,
+        excluded: Sequence[int],
+        chunk_size: int,
+        dtype: torch.dtype,
+        compiled: bool = False,
     ):
         device = embedding.device
         self.options = options
         self.excluded_ids = word_ids(excluded, device)
         self.similarity = SIMILARITIES[options.similarity]
         self.products: Optional[Products] = None
+        self.temperature: Optional[Tensor] = None
         if options.reads_embedding:
             self.products = self.similarity.measure.products(embedding, dtype)
             self.temperature = effective_temperature(embedding, options).to(dtype)
         self.shuffle = make_shuffle(options, embedding.size(0), excluded, device)
-        self.buffers = tuple(torch.empty(chunk_size, embedding.size(0), dtype=dtype, device=device) for _ in range(2))
+        number = (1 if self.products else 0) if compiled else 2
+        shape = (chunk_size, embedding.size(0))
+        self.buffers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(number)]
+        if compiled:
+            self.left_out = torch.zeros(embedding.size(0), dtype=torch.bool, device=device)
+            self.left_out[self.excluded_ids] = True
+
+    def rows_of_tokens(self, target: Tensor, teacher_logits: Optional[Tensor]) -> FullRows:
+        """What the soft targets of a chunk are made of, each token with a row of its own.
+
+        Args:
+            target: (C,) int64; C is at most the chunk size.
+            teacher_logits: (C, V) in the dtype of q, for the teacher ``self``, else None.
+
+        Returns:
+            :class:`~.compiled_rows.FullRows`, good until the next call.
+        """
+        dots = None
+        if self.products is not None:
+            rows = self.products.rows
+            dots = product(self.buffers[0][: target.numel()], rows[target], rows.t())
+        return FullRows(target, self.left_out, dots, self.products, self.temperature, teacher_logits, self.shuffle)
 
     def chunk(self, target: Tensor, teacher_logits: Optional[Tensor], keep: Optional[Tensor] = None) -> FullChunk:
         """Soft targets of a chunk of tokens.
@@ -74,7 +105,7 @@ class FullTargets:
         Returns:
             :class:`FullChunk`; its ``probs`` are good until the next call.
         """
-        pairs = self._num_pairs(target, keep)
+        pairs = self.num_pairs(target, keep)
         if teacher_logits is not None:
             teacher_logits.div_(self.options.student_temperature)
             if self.products is None:
@@ -103,8 +134,16 @@ class FullTargets:
         probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()])
         return FullChunk(probs, target_prob, entropy, measure, num_pairs)
 
-    def _num_pairs(self, target: Tensor, keep: Optional[Tensor]) -> Tensor:
-        """Pairs of a target and another word of its support; 0 where W is not read."""
+    def num_pairs(self, target: Tensor, keep: Optional[Tensor]) -> Tensor:
+        """Count the pairs of a target and another word of its support.
+
+        Args:
+            target: (C,) int64.
+            keep: (C,) bool, False for tokens that do not count; None: all do.
+
+        Returns:
+            () int64; 0 where W is not read.
+        """
         if self.products is None:
             return torch.zeros((), dtype=torch.long, device=target.device)
         # Every word but the target and the excluded ones; a target that is itself excluded takes nothing away.
@@ -122,6 +161,7 @@ class FullTargets:
         if self.shuffle is not None and self.options.control == "shuffled_rows":
             measures = out.copy_(self.shuffle.columns(measures, words))
         measure = measures.scatter_(1, column, 0.0).index_fill_(1, self.excluded_ids, 0.0).sum(dim=1)
+        assert self.temperature is not None
         return self.similarity.score(measures.scatter_(1, column, of_itself), self.temperature), measure
 
     def _distribution(self, scores: Tensor, words: Tensor, out: Tensor) -> Tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from .arguments import at_least_float32, numbers_at_hand, word_ids
-from .fused_divergence import Chunk, DivergenceInputs, make_divergence, project
+from .compiled_rows import compiled, read_rows, write_rows
+from .fused_divergence import Chunk, DivergenceInputs, FullDivergence, Terms, make_divergence, project
 from .half_products import product
 from .options import SelfKDOptions
 from .reference_loss import SelfKDLoss, Statistics
@@ -108,6 +109,15 @@ class _Pass:
         # |dL/dz| is at most this. In float16 what is multiplied is scaled by a power of two that brings it near the
         # largest number, so that the smallest shares are not lost; the trainer's own loss scale is not known yet.
         bound = (1.0 - inputs.alpha) + inputs.alpha * max(1.0, inputs.options.student_temperature)
+        self.wants_gradient = False
+        # Of the target's share of dL/dz, but for what label smoothing takes from every word alike.
+        self.on_target = (1.0 - inputs.alpha) * (1.0 - label_smoothing - self.smoothing_of_others)
+        if inputs.compiled:
+            weights = torch.full((2,), inputs.alpha, dtype=self.dtype, device=features.device)
+            weights[1:].fill_(self.on_target)
+            self.weights = weights
+            self.left_out = torch.zeros(self.weight.size(0), dtype=torch.bool, device=features.device)
+            self.left_out.index_fill_(0, self.excluded_ids, True)
         self.scale = 2.0 ** (14 - math.ceil(math.log2(bound))) if features.dtype == torch.float16 else 1.0
 
     def run(self, needs: Tuple[bool, bool, bool]) -> Tuple[SelfKDLoss, Gradients]:
@@ -119,15 +129,16 @@ class _Pass:
             new(w.shape, dtype=dtype, device=w.device) if needs[1] else None,
             torch.zeros(w.size(0), dtype=dtype, device=w.device) if needs[2] else None,
         )
+        self.wants_gradient = any(gradient is not None for gradient in grads)
         size = self.inputs.chunk_size
         logits = torch.empty(size, w.size(0), dtype=h.dtype, device=h.device)
-        probs = torch.empty(size, w.size(0), dtype=dtype, device=h.device)
+        if not self.inputs.compiled:
+            self.probs = torch.empty(size, w.size(0), dtype=dtype, device=h.device)
         sums = torch.zeros(len(_Sums._fields), dtype=dtype, device=h.device)
         num_pairs = torch.zeros((), dtype=torch.long, device=h.device)
         for start in range(0, h.size(0), size):
             tokens = slice(start, start + size)
-            length = h[tokens].size(0)
-            of_tokens, pairs = self._chunk(tokens, logits[:length], probs[:length], grads)
+            of_tokens, pairs = self._chunk(tokens, logits[: h[tokens].size(0)], grads)
             sums, num_pairs = sums + of_tokens, num_pairs + pairs
         total = _Sums(*sums.unbind())
         num_tokens = self._num_tokens()
@@ -142,15 +153,30 @@ class _Pass:
         keep = self.inputs.keep
         return torch.full((), self.target.numel(), device=self.target.device) if keep is None else keep.sum()
 
-    def _chunk(self, tokens: slice, logits: Tensor, probs: Tensor, grads: Gradients) -> Tuple[Tensor, Tensor]:
+    def _chunk(self, tokens: slice, logits: Tensor, grads: Gradients) -> Tuple[Tensor, Tensor]:
         """Add the chunk's share of the gradients, but for what label smoothing adds to every word.
 
         Returns:
             :class:`_Sums` of the chunk as one tensor, and the number of pairs.
         """
-        target, h = self.target[tokens], self.features[tokens]
+        z = project(self.features[tokens], self.weight, self.bias, logits)
+        passes = self._eager_passes
+        if self.inputs.compiled:
+            is_sparse = SUPPORTS[self.inputs.options.support] is not None
+            passes = self._compiled_sparse_passes if is_sparse else self._compiled_full_passes
+        of_tokens, num_pairs, dz = passes(z, tokens)
+        if self.wants_gradient:
+            self._backward_products(dz, tokens, grads)
+        rows, keep = torch.stack(of_tokens), self._keep(tokens)
+        return (rows if keep is None else rows.masked_fill(~keep, 0.0)).sum(dim=1), num_pairs
+
+    def _keep(self, tokens: slice) -> Optional[Tensor]:
+        return None if self.inputs.keep is None else self.inputs.keep[tokens]
+
+    def _eager_passes(self, z: Tensor, tokens: slice) -> Tuple[_Sums, Tensor, Tensor]:
+        """What a chunk adds to the sums, token by token; the number of pairs; dL/dz (C, V), scaled."""
+        target, probs = self.target[tokens], self.probs[: z.size(0)]
         column = target.unsqueeze(1)
-        z = project(h, self.weight, self.bias, logits)
         predicted = None
         if self.inputs.options.support == "predicted":
             best_logit, best_word, predicted = self._predicted(z, column)
@@ -160,22 +186,61 @@ class _Pass:
         best_logit, target_logit = (x.to(self.dtype) for x in (best_logit, z.gather(1, column).squeeze(1)))
         # logsumexp less the largest logit: of differences, so that an offset of all logits costs no precision.
         excess = -probs.gather(1, best_word.unsqueeze(1)).squeeze(1).log()
-        lse = excess + best_logit
+        chunk = Chunk(tokens, z, probs, best_logit, best_word, excess, predicted, self._keep(tokens))
+        term = self.divergence.add(chunk, self.wants_gradient)
+        dz = probs
+        if self.wants_gradient:
+            if term.gradient is not None:
+                if self.divergence.share_of_probs != 1:
+                    probs.mul_(self.divergence.share_of_probs)
+                probs.scatter_add_(1, *term.gradient)
+            probs.scatter_add_(1, column, torch.full_like(column, -self.on_target, dtype=self.dtype))
+            if z.dtype != self.dtype:
+                dz = torch.mul(probs, self.scale, out=z)
+        return self._of_tokens(target, target_logit, best_logit, best_word, excess, term), term.num_pairs, dz
 
-        wanted = any(gradient is not None for gradient in grads)
-        keep = None if self.inputs.keep is None else self.inputs.keep[tokens]
-        term = self.divergence.add(Chunk(tokens, z, probs, best_logit, best_word, excess, predicted, keep), wanted)
-        if wanted:
-            # Less the label-smoothed target, but for what is the same for every word.
-            on_target = -(1.0 - self.inputs.alpha) * (1.0 - self.label_smoothing - self.smoothing_of_others)
-            probs.scatter_add_(1, column, torch.full_like(column, on_target, dtype=self.dtype))
-            self._backward_products(probs, logits, tokens, grads)
-        of_tokens = _Sums(
-            excess + (best_logit - target_logit), lse, (best_word == target).to(self.dtype), term.loss,
+    def _of_tokens(
+        self, target: Tensor, target_logit: Tensor, best_logit: Tensor, best_word: Tensor, excess: Tensor, term: Terms
+    ) -> _Sums:
+        return _Sums(
+            excess + (best_logit - target_logit), excess + best_logit, (best_word == target).to(self.dtype), term.loss,
             term.target_prob, term.entropy, term.measure,
         )  # fmt: skip
-        rows = torch.stack(of_tokens)
-        return (rows if keep is None else rows.masked_fill(~keep, 0.0)).sum(dim=1), term.num_pairs
+
+    def _compiled_sparse_passes(self, z: Tensor, tokens: slice) -> Tuple[_Sums, Tensor, Tensor]:
+        """As :meth:`_eager_passes`: the logits are read once, and once more where dL/dz is written over them."""
+        target, options = self.target[tokens], self.inputs.options
+        column = target.unsqueeze(1)
+        target_logit = z.gather(1, column).squeeze(1).to(self.dtype)
+        predicted = None
+        if options.support == "predicted" and (options.support_size > 1 or options.normalise == "support"):
+            _, _, predicted = self._predicted(z, column)
+        left_out = self.left_out if options.support == "predicted" and predicted is None else None
+        best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, left_out, self.dtype)
+        predicted = best_allowed if predicted is None else predicted
+        chunk = Chunk(tokens, z, None, best_logit, best_word, excess, predicted, self._keep(tokens))
+        term = self.divergence.add(chunk, self.wants_gradient)
+        if self.wants_gradient and term.gradient is not None:
+            words, values = term.gradient
+            values[:, 0] -= self.on_target
+            # Words that are no part of a support stand in its columns as the target once more, with the same value.
+            others = values.masked_fill(words == column, 0.0)
+            others[:, 0] = values[:, 0]
+            share, shift = self.divergence.share_of_probs, best_logit + excess
+            of_words = share * (z.gather(1, words).to(self.dtype) - shift.unsqueeze(1)).exp()
+            values = self.scale * (of_words + others)
+            values = torch.where(words == column, values[:, :1], values)
+            compiled(write_rows)(z, shift - math.log(max(share * self.scale, 1e-300)))
+            z.scatter_(1, words, values.to(z.dtype))
+        return self._of_tokens(target, target_logit, best_logit, best_word, excess, term), term.num_pairs, z
+
+    def _compiled_full_passes(self, z: Tensor, tokens: slice) -> Tuple[_Sums, Tensor, Tensor]:
+        """As :meth:`_eager_passes`, all in one compiled function."""
+        assert isinstance(self.divergence, FullDivergence)
+        terms, num_pairs = self.divergence.add_compiled(z, tokens, self.weights, self.scale, self.wants_gradient)
+        correct = (terms.best_word == self.target[tokens]).to(self.dtype)
+        of_tokens = _Sums(terms.nll, terms.lse, correct, terms.loss, terms.target_prob, terms.entropy, terms.measure)
+        return of_tokens, num_pairs, z
 
     def _predicted(self, z: Tensor, column: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """The largest logit (C,), its word (C,), and the n most probable words that may be in the support (C, n).
@@ -196,14 +261,14 @@ class _Pass:
         best_logit, position = candidates.max(dim=1)
         return best_logit, candidate_words.gather(1, position.unsqueeze(1)).squeeze(1), words
 
-    def _backward_products(self, dz: Tensor, out: Tensor, tokens: slice, grads: Gradients) -> None:
-        """Add the products of dL/dz (C, V); ``out`` (C, V), in the dtype of the features, may be overwritten."""
-        if grads.bias is not None:
-            kept = dz if self.inputs.keep is None else dz * self.inputs.keep[tokens].unsqueeze(1)
-            grads.bias.add_(kept.sum(dim=0))
-        h, back = self.features[tokens], 1.0 / self.scale
-        if h.dtype != self.dtype:
-            dz = torch.mul(dz, self.scale, out=out)
+    def _backward_products(self, dz: Tensor, tokens: slice, grads: Gradients) -> None:
+        """Add the products of dL/dz (C, V), which is scaled and in the dtype of the features."""
+        h, back, keep = self.features[tokens], 1.0 / self.scale, self._keep(tokens)
+        if grads.bias is not None and keep is None:
+            grads.bias.add_(dz.sum(dim=0, dtype=self.dtype), alpha=back)
+        elif grads.bias is not None and keep is not None:
+            bias = grads.bias.unsqueeze(1)
+            product(bias, dz.t(), keep.to(dz.dtype).unsqueeze(1), bias, back)
         if grads.features is not None:
             product(grads.features[tokens], dz, self.weight, self.of_smoothing[0], back)
         if grads.weight is not None:  # tokens that do not count have features of 0
@@ -285,6 +350,7 @@ def fused_self_kd_loss(
     generator: Optional[torch.Generator] = None,
     teacher_features: Optional[Tensor] = None,
     keep: Optional[Tensor] = None,
+    compile_passes: bool = False,
 ) -> SelfKDLoss:
     """The fused path behind :func:`selfkd_fairseq.core.self_kd_loss`, which checks the arguments.
 
@@ -306,6 +372,7 @@ def fused_self_kd_loss(
         teacher_features: (N, d) of a pass without dropout, in the dtype of ``features``; None where no option needs it.
             No gradient flows.
         keep: (N,) bool, False for tokens that do not count, whose features must be 0; None: all count.
+        compile_passes: whether ``torch.compile`` makes the passes over the logits.
 
     Returns:
         :class:`SelfKDLoss`: sums in nats over the tokens that count, float32 or better.
@@ -333,7 +400,7 @@ def fused_self_kd_loss(
         teacher_features = None if teacher_features is None else teacher_features.index_select(0, order)
     inputs = DivergenceInputs(
         embedding, weight.detach(), None if bias is None else bias.detach(), target, teacher_features, alpha, options,
-        tuple(excluded), neighbours, generator, chunk_size, dtype, keep,
+        tuple(excluded), neighbours, generator, chunk_size, dtype, keep, compile_passes,
     )  # fmt: skip
     loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(
         features, weight, bias, label_smoothing, inputs

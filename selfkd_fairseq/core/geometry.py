@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .arguments import at_least_float32
+from .half_products import product, summed_in_float32
 
 __all__ = [
     "SIMILARITIES",
@@ -64,7 +65,7 @@ class Products(NamedTuple):
     """W made ready for the measures of any words to all words by one matrix product.
 
     Attributes:
-        rows: (V, d), float32 or better.
+        rows: (V, d), float32 or better, or of half precision where products of those are summed in float32.
         square_norms: (V,) of the rows; None where the measure does not need them.
         unit: () of the measure, in which the rows are given; None where it has none.
     """
@@ -123,6 +124,19 @@ class Measure:
         """
         raise NotImplementedError
 
+    def of_dots(self, dots: Tensor, products: Products, words: Tensor) -> Tensor:
+        """Measures of some words to all words from the products of the rows.
+
+        Args:
+            dots: (U, V) products of the rows of ``words`` with all rows of ``products``, float32 or better.
+            products: of :meth:`products`.
+            words: (U,) int64 in [0, V).
+
+        Returns:
+            (U, V).
+        """
+        raise NotImplementedError
+
     def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
         """As :meth:`to_every_word` by one matrix product, in place: few passes, no new memory.
 
@@ -135,6 +149,12 @@ class Measure:
             ``out``, (U, V).
         """
         raise NotImplementedError
+
+
+def _dtype_of_rows(weight: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Half precision for a matrix that has no more, where its products lose nothing beyond that."""
+    is_half = weight.dtype not in (torch.float32, torch.float64)
+    return weight.dtype if is_half and summed_in_float32(weight) else dtype
 
 
 class _Distance(Measure):
@@ -153,13 +173,19 @@ class _Distance(Measure):
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
         # In units of the RMS distance, so that no square overflows.
         unit = rms_distance(weight).clamp_min(torch.finfo(dtype).tiny)
-        rows = (centred(weight) / unit).to(dtype)
-        return Products(rows, rows.pow(2).sum(dim=1), unit.to(dtype))
+        rows = (centred(weight) / unit).to(_dtype_of_rows(weight, dtype))
+        return Products(rows, torch.linalg.vector_norm(rows, dim=1, dtype=dtype).pow(2), unit.to(dtype))
+
+    def of_dots(self, dots: Tensor, products: Products, words: Tensor) -> Tensor:
+        _, square_norms, unit = products
+        assert square_norms is not None and unit is not None
+        squares = square_norms[words].unsqueeze(1) + square_norms - 2.0 * dots
+        return squares.clamp_min(0.0).sqrt() * unit
 
     def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
         rows, square_norms, unit = products
         assert square_norms is not None and unit is not None
-        torch.addmm(square_norms, rows[words], rows.t(), alpha=-2.0, out=out)
+        product(out, rows[words], rows.t(), square_norms, alpha=-2.0)
         return out.add_(square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_().mul_(unit)
 
 
@@ -179,10 +205,13 @@ class _Cosine(Measure):
         return rows[words] @ rows.t()
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
-        return Products(functional.normalize(centred(weight), dim=1).to(dtype))
+        return Products(functional.normalize(centred(weight), dim=1).to(_dtype_of_rows(weight, dtype)))
+
+    def of_dots(self, dots: Tensor, products: Products, words: Tensor) -> Tensor:
+        return dots
 
     def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
-        return torch.mm(products.rows[words], products.rows.t(), out=out)
+        return product(out, products.rows[words], products.rows.t())
 
 
 class Similarity(NamedTuple):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .arguments import numbers_at_hand
 
-__all__ = ["product"]
+__all__ = ["product", "summed_in_float32"]
 
 
 def product(out: Tensor, a: Tensor, b: Tensor, plus: Optional[Tensor] = None, alpha: float = 1.0) -> Tensor:
@@ -33,10 +33,23 @@ def product(out: Tensor, a: Tensor, b: Tensor, plus: Optional[Tensor] = None, al
     plus = out if plus is None else plus
     if a.dtype == out.dtype:
         return torch.addmm(plus, a, b, beta=beta, alpha=alpha, out=out)
-    if _is_there(a.device.type, a.dtype) if numbers_at_hand(a) or a.is_cuda else _in_this_torch():
+    if summed_in_float32(a):
         return torch.addmm(plus, a, b, out_dtype=out.dtype, beta=beta, alpha=alpha, out=out)
     rounded = _rounded_product(a, b)
     return torch.mul(rounded, alpha, out=out) if beta == 0 else torch.add(plus, rounded, alpha=alpha, out=out)
+
+
+def summed_in_float32(tensor: Tensor) -> bool:
+    """Whether torch itself has the products of such tensors that are not rounded to half precision.
+
+    Args:
+        tensor: of half precision.
+
+    Returns:
+        False too where it has them and they are wrong: they are tried once.
+    """
+    traced = tensor.device.type == "cpu" and not numbers_at_hand(tensor)
+    return _in_this_torch() if traced else _is_there(tensor.device.type, tensor.dtype)
 
 
 def _in_this_torch() -> bool:

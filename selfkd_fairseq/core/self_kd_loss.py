@@ -20,7 +20,7 @@ from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
 
 __all__ = ["IMPLEMENTATIONS", "check_implementation", "self_kd_loss"]
 
-IMPLEMENTATIONS = ("fused", "reference")
+IMPLEMENTATIONS = ("fused", "compiled", "reference")
 
 
 def check_implementation(implementation: str) -> None:
@@ -103,7 +103,8 @@ def self_kd_loss(
         excluded: further word ids that are in no support except as the target (bos).
         chunk_size: tokens at a time of the fused implementation; by default chosen by V and device.
         implementation: ``fused`` never holds an (N, V) tensor and takes the gradients in the forward pass, so
-            ``loss`` is its only output with a gradient; ``reference`` is the plain definition.
+            ``loss`` is its only output with a gradient; ``compiled`` is the same by ``torch.compile``: fewer passes
+            over the logits, for GPUs; ``reference`` is the plain definition.
         neighbours: (V, n) int64 from :func:`~selfkd_fairseq.core.supports.nearest_words`, for ``nearest``;
             without it they are computed for the words of the batch.
         generator: CPU generator for ``random``; by default torch's own.
@@ -148,11 +149,11 @@ def self_kd_loss(
             if teacher_features is not None:
                 teacher_features = teacher_features.masked_fill(ignored.unsqueeze(1), 0.0)
     check_word_ids("target", target, vocabulary)
-    if implementation == "fused":
+    if implementation != "reference":
         return fused_self_kd_loss(
             features, weight, bias, target, alpha=alpha, options=chosen, label_smoothing=label_smoothing,
             excluded=excluded, chunk_size=chunk_size, neighbours=neighbours, generator=generator,
-            teacher_features=teacher_features, keep=keep,
+            teacher_features=teacher_features, keep=keep, compile_passes=implementation == "compiled",
         )  # fmt: skip
     teacher_logits = None
     if teacher_features is not None:

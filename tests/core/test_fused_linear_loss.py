@@ -1,6 +1,7 @@
 """The fused implementation against the reference and the definition: every form, the loss and every gradient."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from selfkd_fairseq.benchmark.measure import peak_extra_bytes
 from selfkd_fairseq.core import IMPLEMENTATIONS, self_kd_loss
+from selfkd_fairseq.core.compiled_rows import compiled
 from tests import definition
 from tests.core import chance
 from tests.core.forms import FORMS, reads_teacher
@@ -44,8 +46,8 @@ def run(tensors, implementation, upstream=1.0, needs=("features", "weight", "bia
     return values, {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 
 
-def assert_same(tensors, tolerance=1e-12, **arguments):
-    values, grads = run(tensors, "fused", **arguments)
+def assert_same(tensors, tolerance=1e-12, implementation="fused", **arguments):
+    values, grads = run(tensors, implementation, **arguments)
     expected_values, expected_grads = run(tensors, "reference", **arguments)
     for value, expected in zip(values, expected_values):
         assert value.item() == pytest.approx(expected.item(), rel=tolerance, abs=tolerance)
@@ -61,12 +63,56 @@ def assert_same(tensors, tolerance=1e-12, **arguments):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("bias", [False, True])
-def test_equals_the_reference(form, alpha, label_smoothing, bias):
+@pytest.mark.parametrize("implementation", ["fused", "compiled"])
+def test_equals_the_reference(form, alpha, label_smoothing, bias, implementation):
     for chunk_size, n in ((None, 1), (1, 4), (5, 4), (40, 1)):
         assert_same(
             batch(bias=bias), **FORMS[form], alpha=alpha, label_smoothing=label_smoothing, chunk_size=chunk_size,
-            support_size=n, temperature=0.4,
+            support_size=n, temperature=0.4, implementation=implementation,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if "random" not in form])  # which draws for padding, too
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("implementation", ["fused", "compiled"])
+def test_where_no_number_may_be_read_it_is_the_same(form, alpha, bias, implementation, monkeypatch):
+    """As on a GPU: padding is not taken out, but counts for nothing, and each token has its own row of soft targets."""
+    tensors = batch(bias=bias)
+    tensors["target"][5] = BOS
+    tensors["features"][0] = tensors["teacher_features"][0] = math.nan  # of a token that is ignored
+    for label_smoothing, chunk_size, n in ((0.1, 5, 4), (0.0, None, 1)):
+        arguments = dict(
+            FORMS[form], alpha=alpha, label_smoothing=label_smoothing, chunk_size=chunk_size, support_size=n,
+            temperature=0.4, min_target_prob=0.3,
+        )  # fmt: skip
+        expected_values, expected_grads = run(tensors, "reference", upstream=3.0, **arguments)
+        with monkeypatch.context() as patch:
+            for module in ("self_kd_loss", "fused_linear_loss", "fused_full_targets"):
+                patch.setattr(sys.modules[f"selfkd_fairseq.core.{module}"], "numbers_at_hand", lambda tensor: False)
+            values, grads = run(tensors, implementation, upstream=3.0, **arguments)
+        for value, expected in zip(values, expected_values):
+            assert value.item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
+        for name, expected in expected_grads.items():
+            assert torch.allclose(grads[name], expected, rtol=1e-12, atol=1e-12), name
+
+
+@pytest.mark.parametrize("form", ["predicted", "nearest, cosine, self, within, T 2", "full, self, T 2", "full"])
+def test_compiled_passes_are_compiled_and_the_same(form, monkeypatch):
+    """alpha and the number of tokens change from update to update: neither is compiled for."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled.cache_clear()
+    try:
+        for alpha in (0.1, 0.2, 0.3):
+            for tokens in (23, 40):
+                tensors = batch(tokens, bias=True)
+                assert_same(tensors, implementation="compiled", alpha=alpha, label_smoothing=0.1, **FORMS[form])
+    finally:
+        compiled.cache_clear()
+    functions = 1 if form.startswith("full") else 2
+    assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * functions
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -424,7 +470,7 @@ def test_memory_stays_far_below_that_of_the_logits(form, chunk_size):
         (dict(alpha=1.2), "alpha must be in [0, 1], got 1.2"),
         (dict(label_smoothing=-0.1), "label_smoothing must be in [0, 1), got -0.1"),
         (dict(chunk_size=0), "chunk_size must be at least 1, got 0"),
-        (dict(implementation="fast"), "implementation must be one of fused, reference, got 'fast'"),
+        (dict(implementation="fast"), "implementation must be one of fused, compiled, reference, got 'fast'"),
         (dict(support_size=17), "support_size must be less than the vocabulary size 17, got 17"),
         (
             dict(support="random", support_size=16, excluded=(0,)),
