@@ -13,7 +13,17 @@ from torch.nn import functional
 from ..core import SUPPORTS, nearest_words, self_kd_loss
 from .zipf import zipf_words
 
-__all__ = ["SIZES", "Tensors", "contenders", "make_tensors", "nearest_refresh"]
+__all__ = [
+    "FORMS",
+    "SIZES",
+    "Tensors",
+    "contenders",
+    "cross_entropy",
+    "label_smoothed_cross_entropy",
+    "make_tensors",
+    "nearest_refresh",
+    "self_kd",
+]
 
 # (N, V, d): a batch of tokens, the vocabulary, the width of the output embedding
 SIZES = ((3500, 9700, 128), (3500, 10000, 512), (3500, 32000, 512), (1400, 10000, 400))
@@ -77,22 +87,50 @@ def _clear(t: Tensors) -> None:
     t.features.grad = t.weight.grad = None
 
 
-def _cross_entropy(t: Tensors) -> None:
+def cross_entropy(t: Tensors) -> Tensor:
+    """Fairseq's ``cross_entropy``.
+
+    Args:
+        t: what it is given.
+
+    Returns:
+        () sum over the tokens, in nats.
+    """
     lprobs = utils.log_softmax(functional.linear(t.features, t.weight), dim=-1)
-    functional.nll_loss(lprobs, t.target, reduction="sum").backward()
-    _clear(t)
+    return functional.nll_loss(lprobs, t.target, reduction="sum")
 
 
-def _label_smoothed(t: Tensors) -> None:
+def label_smoothed_cross_entropy(t: Tensors) -> Tensor:
+    """Fairseq's ``label_smoothed_cross_entropy``.
+
+    Args:
+        t: what it is given.
+
+    Returns:
+        () sum over the tokens, in nats.
+    """
     lprobs = utils.log_softmax(functional.linear(t.features, t.weight), dim=-1)
-    label_smoothed_nll_loss(lprobs, t.target, LABEL_SMOOTHING, ignore_index=1)[0].backward()
-    _clear(t)
+    loss: Tensor = label_smoothed_nll_loss(lprobs, t.target.unsqueeze(-1), LABEL_SMOOTHING, ignore_index=1)[0]
+    return loss
 
 
-def _self_kd(t: Tensors, **arguments: Any) -> None:
+def self_kd(t: Tensors, **arguments: Any) -> Tensor:
+    """This plugin's loss.
+
+    Args:
+        t: what it is given.
+        **arguments: of :func:`~selfkd_fairseq.core.self_kd_loss`; alpha 0.5, label smoothing 0.1 unless said.
+
+    Returns:
+        () sum over the tokens, in nats.
+    """
     arguments = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,), **arguments}
     # The features stand for those of a pass without dropout, too: what they hold costs nothing.
-    self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss.backward()
+    return self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss
+
+
+def _train(loss: Callable[..., Tensor], t: Tensors, **arguments: Any) -> None:
+    loss(t, **arguments).backward()
     _clear(t)
 
 
@@ -122,18 +160,23 @@ def contenders(t: Tensors) -> Dict[str, Callable[[], None]]:
     neighbours = nearest_refresh(t)
     work: Dict[str, Callable[[], None]] = {
         "three products": functools.partial(_floor, t),
-        "cross_entropy": functools.partial(_cross_entropy, t),
-        "label_smoothed_cross_entropy": functools.partial(_label_smoothed, t),
-        "self_kd reference predicted": functools.partial(_self_kd, t, implementation="reference"),
-        "self_kd fused alpha 0": functools.partial(_self_kd, t, alpha=0.0, label_smoothing=0.0),
+        "cross_entropy": functools.partial(_train, cross_entropy, t),
+        "label_smoothed_cross_entropy": functools.partial(_train, label_smoothed_cross_entropy, t),
+        "self_kd reference predicted": functools.partial(_train, self_kd, t, implementation="reference"),
+        "self_kd fused alpha 0": functools.partial(_train, self_kd, t, alpha=0.0, label_smoothing=0.0),
     }
     for support in SUPPORTS:
         size = NEAREST_SIZE if support == "nearest" else 1
         work[f"self_kd fused {support}"] = functools.partial(
-            _self_kd, t, support=support, support_size=size, neighbours=neighbours if support == "nearest" else None
+            _train,
+            self_kd,
+            t,
+            support=support,
+            support_size=size,
+            neighbours=neighbours if support == "nearest" else None,
         )
     for name, options in FORMS.items():
-        work[f"self_kd fused {name}"] = functools.partial(_self_kd, t, **options)
+        work[f"self_kd fused {name}"] = functools.partial(_train, self_kd, t, **options)
     if t.features.device.type == "cuda":
         work.update(_peers(t))
     return work

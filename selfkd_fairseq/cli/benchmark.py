@@ -16,14 +16,14 @@ import torch
 from tqdm import tqdm
 
 from .. import register
-from ..benchmark import language_model, losses, preparation, report, training_step
+from ..benchmark import language_model, losses, preparation, report, traffic, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
 from .command import OneLineParser, count, print_now
 
 DESCRIPTION = """\
 Measure time and memory of self_kd beside fairseq's own criterions, of the LSTM language models beside a bare PyTorch
-loop, and of a preparation of data. Each part prints a table and writes it as CSV, with versions and machine; the loss
-also as a plot (PNG)."""
+loop, and of a preparation of data; count what a loss would move on a GPU, without one. Each part prints a table and
+writes it as CSV, with versions and machine; the loss also as a plot (PNG)."""
 
 EPILOG = """\
 exit status: 0 done; 2 bad options; 141 nobody reads the output.
@@ -35,7 +35,7 @@ examples:
 
 BASELINE = "label_smoothed_cross_entropy"
 FLOOR = "three products"
-PARTS = ("loss", "training_step", "language_model", "preparation")
+PARTS = ("loss", "training_step", "traffic", "language_model", "preparation")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BAR = 0.9  # of the bare loop's tokens per second, for the task bptt_language_modeling with cross_entropy
 
@@ -61,7 +61,9 @@ def make_parser() -> OneLineParser:
     """The options of the command."""
     parser = OneLineParser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="folder for CSV and PNG (%(default)s)")
-    parser.add_argument("--sizes", type=_size, nargs="+", default=list(losses.SIZES), metavar="N,V,d")
+    parser.add_argument(
+        "--sizes", type=_size, nargs="+", metavar="N,V,d", help="of the loss, measured or counted (four of each)"
+    )
     parser.add_argument("--rounds", type=count, default=15, help="rounds of which the median is taken (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
@@ -156,7 +158,7 @@ def _language_model_rows(name: str, options: argparse.Namespace, device: torch.d
 
 def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
     rows: List[report.Row] = []
-    for size in options.sizes if "loss" in options.parts else ():
+    for size in (options.sizes or losses.SIZES) if "loss" in options.parts else ():
         new = _loss_rows(size, options.rounds, device, getattr(torch, options.dtype))
         title = f"loss, N x V x d = {new[0]['size']}, {options.dtype}"
         print_now(report.as_table(title, new, ["name", *list(new[0])[3:]]))
@@ -171,6 +173,36 @@ def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
     if "loss" in options.parts:
         report.write_plot(path.with_suffix(".png"), rows, ", ".join(f"{k} {v}" for k, v in where.items()))
         print_now(f"written: {path}.png")
+
+
+def _count_traffic(options: argparse.Namespace) -> None:
+    rows: List[report.Row] = []
+    dtype = getattr(torch, options.dtype)
+    for size in options.sizes or traffic.SIZES:
+        work = traffic.contenders().items()
+        counts = {name: traffic.count(loss, size, dtype, casts_are_free) for name, (loss, casts_are_free) in work}
+        baseline, floor = counts[BASELINE], traffic.floor_bytes(size, dtype)
+        new: List[report.Row] = [
+            {
+                "size": "x".join(map(str, size)),
+                "dtype": options.dtype,
+                "name": name,
+                "GB moved": f"{x.moved / 1e9:.2f}",
+                "moved / floor": f"{x.moved / floor:.2f}",
+                "moved / label smoothing": f"{x.moved / baseline.moved:.2f}",
+                "GiB at most": f"{x.peak / 2**30:.2f}",
+                "memory / label smoothing": f"{x.peak / baseline.peak:.2f}",
+                "launches": x.launches,
+                "waits": x.waits,
+            }
+            for name, x in counts.items()
+        ]
+        title = f"counted, not measured: a GPU; N x V x d = {new[0]['size']}, {options.dtype}"
+        print_now(report.as_table(title, new, list(new[0])[2:]))
+        rows += new
+    path = options.output / f"traffic_{options.dtype}.csv"
+    report.write_csv(path, [{**row, "torch": torch.__version__} for row in rows])
+    print_now(f"\nwritten: {path}")
 
 
 def _measure_language_models(options: argparse.Namespace, device: torch.device) -> None:
@@ -260,6 +292,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     if {"loss", "training_step"} & set(options.parts):
         _measure_losses(options, device)
+    if "traffic" in options.parts:
+        _count_traffic(options)
     if "language_model" in options.parts:
         _measure_language_models(options, device)
     if "preparation" in options.parts:

@@ -391,7 +391,10 @@ def fused_self_kd_loss(
     teacher_features = None if teacher_features is None else teacher_features.detach()
     num_tokens, dtype = target.numel(), at_least_float32(features.dtype)
     if chunk_size is None:
-        held = dtype.itemsize if features.dtype == dtype else dtype.itemsize + features.dtype.itemsize
+        # On a CPU what counts is the one tensor that lies in the cache, on a GPU all that is held.
+        held = (
+            dtype.itemsize if numbers_at_hand(target) else _bytes_held(features.dtype, dtype, options, compile_passes)
+        )
         chunk_size = default_chunk_size(num_tokens, weight, held)
     chunk_size = min(chunk_size, max(1, num_tokens))
     if SUPPORTS[options.support] is None and numbers_at_hand(target):  # every sum is the same in any order
@@ -406,6 +409,17 @@ def fused_self_kd_loss(
         features, weight, bias, label_smoothing, inputs
     )
     return SelfKDLoss(loss, ce_loss, nll_loss, skd_loss, Statistics(*statistics))
+
+
+def _bytes_held(low: torch.dtype, dtype: torch.dtype, options: SelfKDOptions, compiled: bool) -> int:
+    """Of the tensors (C, V) of a chunk, for each token and word: logits in the dtype ``low``, all else in ``dtype``."""
+    is_full = SUPPORTS[options.support] is None
+    held = int(is_full and options.needs_teacher_pass)
+    if compiled:
+        held += int(is_full and options.reads_embedding)
+    else:
+        held += 1 + 2 * is_full + (is_full and low != dtype) + (is_full and options.student_temperature != 1)
+    return low.itemsize + held * dtype.itemsize
 
 
 def autocast_dtype(device: str) -> Optional[torch.dtype]:

@@ -24,7 +24,7 @@ from ..core.supports import SUPPORTS
 from .model_output import can_give_features, checked_logits, features_instead_of_logits
 from .output_embedding import OutputEmbedding, find_output_embedding
 from .support_state import SupportState
-from .teacher_pass import teacher_pass
+from .teacher_pass import TEACHER_MODES, check_teacher_mode, teacher_pass
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
 
 __all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
@@ -74,8 +74,15 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
     skd_teacher: str = field(
         default="embedding",
         metadata={
-            "help": f"where soft targets come from: {', '.join(TEACHERS)} (self: the model's own distribution in a "
-            "pass without dropout, one more forward pass)"
+            "help": f"where soft targets come from: {', '.join(TEACHERS)} (self: the model's own distribution in "
+            "another pass, one more forward pass)"
+        },
+    )
+    skd_teacher_mode: str = field(
+        default="eval",
+        metadata={
+            "help": f"teacher self: mode of the model in that pass: {', '.join(TEACHER_MODES)} (eval: without dropout; "
+            "train: with dropout of its own)"
         },
     )
     skd_embedding_weight: float = field(
@@ -102,7 +109,7 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default="fused",
         metadata={
             "help": f"how the loss is computed: {', '.join(IMPLEMENTATIONS)} (the same numbers; fused needs a fraction "
-            "of the memory and less time)"
+            "of the memory and less time than reference; compiled is fused by torch.compile, for GPUs)"
         },
     )
     seed: int = II("common.seed")
@@ -137,6 +144,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         check_loss_weights(self.alpha_max, self.eps)
         check_implementation(cfg.skd_implementation)
         self.measure = SIMILARITIES[self.options.similarity].measure.name
+        check_teacher_mode(cfg.skd_teacher_mode)
+        self.teacher_mode = cfg.skd_teacher_mode
         self.implementation = cfg.skd_implementation
         self.support_state = SupportState(self.options, self.excluded, cfg.skd_refresh_updates, cfg.seed)
         self._set_alpha(0)
@@ -192,7 +201,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         """
         embedding = find_output_embedding(model)
         self._warn_without_update_number(model)
-        if reduce and self.implementation == "fused" and can_give_features(model):
+        if reduce and self.implementation != "reference" and can_give_features(model):
             result = self._loss_from_features(embedding, model, sample)
         else:
             teacher_output = self._teacher_output(model, sample)
@@ -267,13 +276,13 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)
 
     def _teacher_output(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
-        """What the model returns without dropout, where soft targets need that; None: what it returns anyway.
+        """What the model returns in the teacher's pass, where soft targets need that; None: what it returns anyway.
 
         In validation there is no dropout, and the model is its own teacher.
         """
         if not (self.options.needs_teacher_pass and model.training):
             return None
-        return teacher_pass(model, sample["net_input"], sample["target"].device)
+        return teacher_pass(model, sample["net_input"], sample["target"].device, self.teacher_mode)
 
     def _loss_from_features(self, embedding: OutputEmbedding, model: nn.Module, sample: Dict[str, Any]) -> SelfKDLoss:
         teacher_output = None
@@ -288,7 +297,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             teacher_features, _ = self._tokens(teacher_output[0], sample["target"])
         return self_kd_loss(
             features, embedding.weight, target, bias=embedding.bias, teacher_features=teacher_features,
-            **self.options._asdict(), **self._arguments(embedding, model.training),
+            implementation=self.implementation, **self.options._asdict(), **self._arguments(embedding, model.training),
         )  # fmt: skip
 
     def _loss_from_logits(

@@ -1,4 +1,4 @@
-"""A second pass of the model over a batch, without dropout, for soft targets that it makes itself."""
+"""A second pass of the model over a batch, for soft targets that it makes itself."""
 
 import contextlib
 from typing import Any, Dict, Iterator
@@ -10,11 +10,26 @@ from ..core.fused_linear_loss import autocast_dtype
 from ..models.stateful_language_model import StatefulDecoder
 from ..models.unwrapped import unwrapped
 
-__all__ = ["teacher_pass"]
+__all__ = ["TEACHER_MODES", "check_teacher_mode", "teacher_pass"]
+
+TEACHER_MODES = ("eval", "train")
 
 
-def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.device) -> Any:
-    """What the model returns for a batch in evaluation mode, with nothing of it left behind.
+def check_teacher_mode(mode: str) -> None:
+    """Check the mode of the model in the second pass.
+
+    Args:
+        mode: one of :data:`TEACHER_MODES`.
+
+    Raises:
+        ValueError: it is none of them; the message names what is allowed.
+    """
+    if mode not in TEACHER_MODES:
+        raise ValueError(f"teacher_mode must be one of {', '.join(TEACHER_MODES)}, got {mode!r}")
+
+
+def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.device, mode: str = "eval") -> Any:
+    """What the model returns for a batch in a pass of its own, with nothing of it left behind.
 
     The model itself is called, not what wraps it for data-parallel training: nothing is sent between workers.
     A model that carries a state from batch to batch starts from the state that the training's own pass of this batch
@@ -24,6 +39,7 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
         model: a fairseq model in training mode, possibly wrapped for data-parallel training.
         net_input: arguments of its forward.
         device: of the batch.
+        mode: ``eval``: without dropout, and no random number is drawn; ``train``: with dropout, drawn anew.
 
     Returns:
         The model's output, without gradient.
@@ -32,9 +48,11 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
     low_precision = autocast_dtype(device.type)
     # What autocast has cast here it would remember for the pass with gradients, without a gradient.
     autocast = torch.autocast(device.type, dtype=low_precision, enabled=low_precision is not None, cache_enabled=False)
-    # With LayerDrop fairseq draws in evaluation, too, though it drops nothing then; what it draws, it draws on the CPU.
-    draws = torch.random.fork_rng(devices=[])
-    with torch.no_grad(), autocast, draws, _evaluation_mode(inner), contextlib.ExitStack() as stack:
+    with torch.no_grad(), autocast, contextlib.ExitStack() as stack:
+        if mode == "eval":
+            stack.enter_context(_evaluation_mode(inner))
+            # With LayerDrop fairseq draws in evaluation, too, though it drops nothing then; it does so on the CPU.
+            stack.enter_context(torch.random.fork_rng(devices=[]))
         if isinstance(inner.decoder, StatefulDecoder):
             stack.enter_context(inner.decoder.as_in_training())
         return inner(**net_input)

@@ -150,17 +150,17 @@ class StatefulDecoder(FairseqIncrementalDecoder):
 
     @contextlib.contextmanager
     def as_in_training(self) -> Iterator[None]:
-        """Within it, a pass in evaluation mode goes on from the state of the training; afterwards all is as before.
+        """Within it, a pass in either mode goes on from the state of the training; afterwards all is as before.
 
         Yields:
             None.
         """
-        carried = dict(self._carried)
+        carried, activation_loss = dict(self._carried), self.activation_loss
         self._carried[False] = self._carried.get(True)
         try:
             yield
         finally:
-            self._carried = carried
+            self._carried, self.activation_loss = carried, activation_loss
 
     def carried_state(self) -> Optional[State]:
         """The state of training after the last window: tensors (layers, B, width); None before the first."""

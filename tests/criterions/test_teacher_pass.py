@@ -102,12 +102,52 @@ def test_it_draws_nothing_and_depends_on_no_draw(extra, tiny_translation):
     assert torch.equal(outputs[0], copy.deepcopy(model).eval()(**sample["net_input"])[0])
 
 
-@pytest.mark.parametrize("name", ["zaremba", "awd tied"])
-def test_the_states_of_training_and_validation_are_those_of_a_run_without_it(name, tiny_language_model):
+def test_in_training_mode_it_has_dropout_of_its_own(tiny_translation):
+    """Modes stay as they are, no gradient flows, and each pass draws anew; without dropout it is the other mode."""
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--dropout", "0.3", *SELF)
+    model, sample = setup.model.train(), batches(setup)[0]
+    before, within = modes(model), []
+    model.decoder.layers[0].register_forward_hook(lambda *_: within.append(modes(model)))
+    one, two = (teacher_pass(model, sample["net_input"], CPU, "train")[0] for _ in "12")
+    assert within == [before, before] and modes(model) == before
+    assert not one.requires_grad and not torch.allclose(one, two)
+    plain = build(tiny_translation, *TINY_TRANSFORMER, "--dropout", "0", *SELF).model.train()
+    passes = [teacher_pass(plain, sample["net_input"], CPU, mode)[0] for mode in ("train", "eval")]
+    assert torch.allclose(*passes, atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_the_mode_reaches_the_pass(implementation, tiny_translation, monkeypatch):
+    seen = []
+
+    def recording(model, net_input, device, mode):
+        seen.append((model.training, mode))
+        return teacher_pass(model, net_input, device, mode)
+
+    monkeypatch.setattr(self_kd, "teacher_pass", recording)
+    for mode in ("eval", "train"):
+        setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF, "--skd-teacher-mode", mode, "--skd-implementation",
+                      implementation)  # fmt: skip
+        setup.criterion(setup.model.train(), batches(setup)[0])
+        setup.criterion(setup.model.eval(), batches(setup)[0])  # has no dropout: no second pass
+    assert seen == [(True, "eval"), (True, "train")]
+
+
+def test_an_unknown_mode_is_refused(tiny_translation):
+    with pytest.raises(SystemExit, match="^self_kd: teacher_mode must be one of eval, train, got 'asleep'$"):
+        build(tiny_translation, *TINY_TRANSFORMER, *SELF, "--skd-teacher-mode", "asleep")
+
+
+@pytest.mark.parametrize(
+    "flags_of_model, mode",
+    [(STREAMS["zaremba"], "eval"), (STREAMS["awd tied"], "eval"), ([*TINY_ZAREMBA, "--dropout", "0"], "train")],
+)
+def test_the_states_of_training_and_validation_are_those_of_a_run_without_it(flags_of_model, mode, tiny_language_model):
     """After each window of the training, and after a validation in its midst."""
     seen = []
     for teacher in ("embedding", "self"):
-        setup = build(tiny_language_model, *TASK, *STREAMS[name], *TRAINED, "--skd-teacher", teacher)
+        flags_of_teacher = ["--skd-teacher", teacher, "--skd-teacher-mode", mode]
+        setup = build(tiny_language_model, *TASK, *flags_of_model, *TRAINED, *flags_of_teacher)
         model, criterion, found = setup.model.train(), setup.criterion, []
         for number, sample in enumerate(windows(setup)[:6]):
             torch.manual_seed(number)
