@@ -1,6 +1,7 @@
-"""What a loss would move on a GPU, counted without one: bytes, kernel launches, waits of the host, peak memory.
+"""What a loss would move on a GPU, counted without one: bytes, kernel launches, peak memory.
 
-The tensors are fake: shapes and dtypes, no numbers, so that any size costs nothing. Each operation that PyTorch
+The tensors are fake: shapes and dtypes, no numbers, so that any size costs nothing, and a loss that reads one back, for
+which a GPU would be waited for, ends with an error of PyTorch's. Each operation that PyTorch
 dispatches counts as one launch that reads what it is given and writes what it gives, once; views are free. That is
 eager execution. A function that is compiled counts as one launch, which reads each tensor that it is given once and
 writes once what it changes: what inductor, the compiler behind ``torch.compile``, counts too, as the tests show.
@@ -30,7 +31,6 @@ FORMS: Dict[str, Dict[str, Any]] = {
 }
 _READS_WHAT_IT_WRITES = {"gather", "index", "index_select", "embedding"}
 _TOUCHES_WHAT_IT_IS_GIVEN = {"scatter_", "scatter_add_", "scatter_add", "index_fill_", "index_copy_", "index_put_"}
-_WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive", "unique_dim", "equal"}
 _NOTHING = {
     "_unsafe_view",
     "detach",
@@ -50,13 +50,11 @@ class Traffic(NamedTuple):
         launches: kernels.
         moved: bytes read and written.
         peak: bytes held at most, beyond what was there before.
-        waits: how often the host would wait for the device.
     """
 
     launches: int
     moved: int
     peak: int
-    waits: int
 
 
 def _bytes(tensors: List[Tensor]) -> int:
@@ -68,7 +66,7 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self, there: Sequence[Tensor], casts_are_free: bool) -> None:
         super().__init__()
-        self.launches = self.moved = self.waits = self.held = self.peak = 0
+        self.launches = self.moved = self.held = self.peak = 0
         self._casts_are_free = casts_are_free
         self._is_paused = False
         self._storages: Dict[int, Any] = {x.untyped_storage()._cdata: None for x in there}
@@ -81,7 +79,6 @@ class _Counter(TorchDispatchMode):
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         out = func(*args, **kwargs)
         outputs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
-        self.waits += name in _WAITS
         is_free = func.is_view or name in _NOTHING or (name == "_to_copy" and self._casts_are_free)
         if outputs and not is_free:
             self.launches += 1
@@ -102,7 +99,8 @@ class _Counter(TorchDispatchMode):
             self.moved += _bytes([x for x in tree_leaves(args) if isinstance(x, Tensor)])
             self.moved += _bytes([args[0]]) if args[0]._version != version else 0
             for x in tree_leaves(out):
-                self._hold(x)
+                if isinstance(x, Tensor):
+                    self._hold(x)
             return out
 
         return counted
@@ -186,7 +184,7 @@ def count(
                 stack.enter_context(mock.patch(f"selfkd_fairseq.core.{module}.compiled", counter.compiled))
             stack.enter_context(counter)
             (128.0 * loss(tensors)).backward()
-    return Traffic(counter.launches, counter.moved, counter.peak, counter.waits)
+    return Traffic(counter.launches, counter.moved, counter.peak)
 
 
 def contenders() -> Dict[str, Tuple[Callable[[losses.Tensors], Tensor], bool]]:

@@ -193,7 +193,6 @@ def _count_traffic(options: argparse.Namespace) -> None:
                 "GiB at most": f"{x.peak / 2**30:.2f}",
                 "memory / label smoothing": f"{x.peak / baseline.peak:.2f}",
                 "launches": x.launches,
-                "waits": x.waits,
             }
             for name, x in counts.items()
         ]

@@ -19,6 +19,10 @@ from .soft_targets import Shuffle
 __all__ = ["FullRows", "FullTerms", "compiled", "full_rows", "read_rows", "write_rows"]
 
 
+# inductor would write down what is long to compute or read often; to compute it anew costs a GPU less than to read it.
+_NEVER_WRITTEN_DOWN = {f"realize_{what}_threshold": 10_000 for what in ("reads", "acc_reads", "opcount")}
+
+
 @functools.lru_cache(maxsize=None)
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as ``torch.compile`` makes it, when it is called for the first time.
@@ -29,7 +33,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The same function, compiled.
     """
-    return torch.compile(function)
+    return torch.compile(function, options=_NEVER_WRITTEN_DOWN)
 
 
 def read_rows(z: Tensor, left_out: Optional[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor, Tensor]:

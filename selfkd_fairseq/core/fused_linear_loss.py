@@ -34,7 +34,8 @@ class ChunkTokens(NamedTuple):
 
     Attributes:
         least: at least so many.
-        least_of_width: and at least this share of d, for each chunk reads and writes (V, d) matrices, too.
+        least_of_width: and so many that what is held of them is this many times a row (d,) in float16, for each chunk
+            reads and writes (V, d) matrices, too.
         most: at most so many.
     """
 
@@ -45,7 +46,7 @@ class ChunkTokens(NamedTuple):
 
 # Measured on 2 cores: fewer tokens starve the matrix products, more leave the cache. A GPU wants larger products.
 CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 384 << 20}
-CHUNK_TOKENS = {"cpu": ChunkTokens(16, 0.0, 512), "cuda": ChunkTokens(16, 1.0, 1 << 20)}
+CHUNK_TOKENS = {"cpu": ChunkTokens(16, 0.0, 512), "cuda": ChunkTokens(16, 3.0, 1 << 20)}
 
 
 class _Sums(NamedTuple):
@@ -87,7 +88,7 @@ def default_chunk_size(num_tokens: int, weight: Tensor, bytes_of_a_logit: int) -
     """
     kind = weight.device.type if weight.device.type in CHUNK_BYTES else "cuda"
     bounds = CHUNK_TOKENS[kind]
-    least = max(bounds.least, int(bounds.least_of_width * weight.size(1)))
+    least = max(bounds.least, int(bounds.least_of_width * 2 * weight.size(1) / bytes_of_a_logit))
     most = min(bounds.most, max(least, CHUNK_BYTES[kind] // (weight.size(0) * bytes_of_a_logit)))
     chunks = max(1, -(-num_tokens // most))
     return max(1, -(-num_tokens // chunks))
