@@ -7,7 +7,7 @@ tensors, for a compiler takes any other as a constant.
 
 import functools
 import math
-from typing import Any, Callable, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ __all__ = ["FullRows", "FullTerms", "compiled", "full_rows", "read_rows", "write
 
 
 # inductor would write down what is long to compute or read often; to compute it anew costs a GPU less than to read it.
-_NEVER_WRITTEN_DOWN = {f"realize_{what}_threshold": 10_000 for what in ("reads", "acc_reads", "opcount")}
+_NEVER_WRITTEN_DOWN: Dict[str, Any] = {
+    f"realize_{what}_threshold": 10_000 for what in ("reads", "acc_reads", "opcount")
+}
 
 
 @functools.lru_cache(maxsize=None)
