@@ -44,20 +44,22 @@ def of_form(form: str, setting: Setting) -> Setting:
     return setting._replace(ahead=2) if chosen_beside_target else setting
 
 
-def our_loss(setting: Setting, form: str, device: str) -> tuple[SelfKDLoss, tuple[Tensor, Tensor]]:
+def our_loss(
+    setting: Setting, form: str, device: str, implementation: str = "fused"
+) -> tuple[SelfKDLoss, tuple[Tensor, Tensor]]:
     """The loss, and the leaves that its gradients are of."""
     features, weight, target, teacher = leaves(setting, device)
     result = self_kd_loss(
         features, weight, target, alpha=ALPHA, label_smoothing=SMOOTHING, min_target_prob=FLOOR, ignore_index=PAD,
         excluded=(BOS,), chunk_size=setting.size.chunk_size, generator=torch.Generator().manual_seed(SEED),
-        teacher_features=teacher, **FORMS[form],
+        teacher_features=teacher, implementation=implementation, **FORMS[form],
     )  # fmt: skip
     return result, (features, weight)
 
 
-def ours(setting: Setting, form: str, autocast: bool, device: str) -> Found:
+def ours(setting: Setting, form: str, autocast: bool, device: str, implementation: str = "fused") -> Found:
     with low_precision(autocast, device):
-        result, inputs = our_loss(setting, form, device)
+        result, inputs = our_loss(setting, form, device, implementation)
     reduced = torch.promote_types(setting.dtype, torch.float32)
     assert all(value.dtype == reduced for value in result[:4])
     gradients = torch.autograd.grad(result.loss, inputs)
@@ -65,8 +67,10 @@ def ours(setting: Setting, form: str, autocast: bool, device: str) -> Found:
     return collected(list(result[:4]), gradients)
 
 
-def check_against_the_naive_criterion(setting: Setting, form: str, autocast: bool, device: str) -> None:
-    exact, result = truth(setting, form), ours(setting, form, autocast, device)
+def check_against_the_naive_criterion(
+    setting: Setting, form: str, autocast: bool, device: str, implementation: str = "fused"
+) -> None:
+    exact, result = truth(setting, form), ours(setting, form, autocast, device, implementation)
     assert all(math.isfinite(value) for value in result.sums)
     assert torch.isfinite(result.features_grad).all() and torch.isfinite(result.weight_grad).all()
     error, allowed = errors(result, exact), errors(naive(setting, form, autocast, device), exact)
@@ -101,6 +105,23 @@ def test_no_overflow_and_the_naive_criterions_own_error(
     dtype: torch.dtype, logits: str, autocast: bool, form: str, device: str
 ) -> None:
     check_against_the_naive_criterion(of_form(form, Setting(logits, dtype)), form, autocast, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("form", ["predicted", "full", "predicted, gaussian, within, T 2", "full, self, T 2"])
+@pytest.mark.parametrize(
+    "dtype, logits, autocast",
+    [
+        (torch.bfloat16, "realistic", False),
+        (torch.float16, "realistic", False),
+        (torch.float16, "58000", False),
+        (torch.float32, "realistic", True),
+    ],
+)
+def test_so_have_the_passes_that_are_compiled(
+    dtype: torch.dtype, logits: str, autocast: bool, form: str, device: str
+) -> None:
+    check_against_the_naive_criterion(of_form(form, Setting(logits, dtype)), form, autocast, device, "compiled")
 
 
 @pytest.mark.parametrize("device", DEVICES)
