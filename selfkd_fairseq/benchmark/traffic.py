@@ -138,7 +138,7 @@ def floor_bytes(size: Tuple[int, int, int], dtype: torch.dtype) -> int:
         dtype: of features and matrix.
 
     Returns:
-        Bytes.
+        Number of bytes.
     """
     tokens, vocabulary, width = size
     item = dtype.itemsize
@@ -162,13 +162,13 @@ def count(
     """Count one forward and backward.
 
     Args:
-        loss: from features, matrix and targets to a scalar.
+        loss: from features, matrix and targets to a scalar, the sum over the tokens in nats.
         size: (N, V, d).
         dtype: of features and matrix.
         casts_are_free: for fairseq's criterions, whose casts a GPU makes within its kernels of the softmax.
 
     Returns:
-        :class:`Traffic`. The gradient of the loss is scaled, as a loss scaler does.
+        :class:`Traffic`, with the pass that a loss scaler adds: to the sum in nats, a scalar.
     """
     tokens, vocabulary, width = size
     with FakeTensorMode(), _as_on_a_gpu():
@@ -191,7 +191,7 @@ def contenders() -> Dict[str, Tuple[Callable[[losses.Tensors], Tensor], bool]]:
     """The losses to count.
 
     Returns:
-        Name -> (the loss, whether its casts are free), for :func:`count`.
+        Name -> (the loss, a scalar, the sum over the tokens in nats; whether its casts are free), for :func:`count`.
     """
     work: Dict[str, Tuple[Callable[[losses.Tensors], Tensor], bool]] = {
         "cross_entropy": (losses.cross_entropy, True),

@@ -63,7 +63,7 @@ def word_ids(words: Sequence[int], device: torch.device) -> Tensor:
         device: of the result.
 
     Returns:
-        (number of words,) int64.
+        (n,) int64, of as many words.
     """
     starts = [i for i, word in enumerate(words) if i == 0 or word != words[i - 1] + 1]
     runs = [

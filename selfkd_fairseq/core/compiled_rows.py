@@ -1,8 +1,8 @@
 """What is done to the logits of a chunk, written for a compiler to fuse: few readings, and the gradient in their place.
 
-Each function is plain PyTorch and gives the numbers of the eager passes in :mod:`.fused_linear_loss`; compiled by
-``torch.compile`` nothing of size (C, V) is written but the result. Numbers that change from update to update come as
-tensors, for a compiler takes any other as a constant.
+The equations are those of ``docs/method.md``. Each function is plain PyTorch and gives the numbers of the eager passes
+in :mod:`.fused_linear_loss`; compiled by ``torch.compile`` nothing of size (C, V) is written but the result. Numbers
+that change from update to update come as tensors, for a compiler takes any other as a constant.
 """
 
 import functools
@@ -47,8 +47,8 @@ def read_rows(z: Tensor, left_out: Optional[Tensor], dtype: torch.dtype) -> Tupl
         dtype: to compute in, float32 or float64.
 
     Returns:
-        The largest logit (C,), its word (C,) int64, logsumexp less the largest logit (C,), and the most probable word
-        of those that are not left out (C, 1) int64.
+        The largest logit (C,), its word (C,) int64, logsumexp less the largest logit (C,) in nats, no sum over tokens,
+        and the most probable word of those that are not left out (C, 1) int64.
     """
     logits = z.to(dtype)
     best_logit, best_word = logits.max(dim=1)
@@ -139,12 +139,12 @@ def full_rows(
         z: (C, V) logits, any float dtype; overwritten if the gradient is wanted.
         rows: see :class:`FullRows`.
         options: of support ``full``, checked.
-        weights: (2,) alpha, and what the label-smoothed cross-entropy takes from the target's share.
+        weights: (n,) of two numbers: alpha, and what the label-smoothed cross-entropy takes from the target's share.
         scale: of the gradient.
         wants_gradient: whether it is.
 
     Returns:
-        :class:`FullTerms`, in the dtype of ``weights``.
+        :class:`FullTerms`, in the dtype of ``weights``: in nats, of each token, no sums.
     """
     temperature = options.student_temperature
     logits = z.to(weights.dtype)

@@ -192,7 +192,11 @@ class _SparseDivergence(Divergence):
 
 
 class FullDivergence(Divergence):
-    """Over every word, at any temperature of the student."""
+    """Over every word, at any temperature of the student.
+
+    Args:
+        inputs: see :class:`DivergenceInputs`.
+    """
 
     def __init__(self, inputs: DivergenceInputs):
         super().__init__(inputs)
@@ -245,12 +249,12 @@ class FullDivergence(Divergence):
         Args:
             z: (C, V) logits, in the dtype of the features; becomes ``scale`` times dL/dz if the gradient is wanted.
             tokens: which of the N.
-            weights: (2,) as :func:`~.compiled_rows.full_rows` takes them.
+            weights: (n,) two numbers, as :func:`~.compiled_rows.full_rows` takes them.
             scale: of the gradient.
             wants_gradient: whether ``z`` is read afterwards.
 
         Returns:
-            :class:`~.compiled_rows.FullTerms`, and () int64 the number of pairs.
+            :class:`~.compiled_rows.FullTerms`, in nats, of each token, no sums; and () int64 the number of pairs.
         """
         target, keep = self.inputs.target[tokens], self.inputs.keep
         teacher_logits = self._teacher_logits(tokens, z.size(0))

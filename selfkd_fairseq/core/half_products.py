@@ -1,7 +1,7 @@
 """Products of matrices in half precision, summed in float32 and not rounded in between.
 
 torch 2.8 and later have such products on GPUs, at the price of any other. Elsewhere they are rounded to half precision,
-one at a time, and what float16 cannot hold is kept from arising.
+one at a time, and what float16 cannot hold is kept from arising. ``docs/method.md`` says where they are used.
 """
 
 import functools
@@ -20,14 +20,14 @@ def product(out: Tensor, a: Tensor, b: Tensor, plus: Optional[Tensor] = None, al
     """``out = plus + alpha a b``.
 
     Args:
-        out: (m, n), float32 or better; overwritten, and not read unless it is ``plus``.
-        a: (m, k), of the dtype of ``out`` or of half precision.
-        b: (k, n), of the dtype of ``a``.
-        plus: (m, n) or (n,), of the dtype of ``out``, perhaps ``out`` itself; None: nothing.
+        out: (A, B), float32 or better; overwritten, and not read unless it is ``plus``.
+        a: (A, C), of the dtype of ``out`` or of half precision.
+        b: (C, B), of the dtype of ``a``.
+        plus: (A, B) or (B,), of the dtype of ``out``, perhaps ``out`` itself; None: nothing.
         alpha: of the product.
 
     Returns:
-        ``out``; no gradient flows.
+        ``out``, (A, B); no gradient flows.
     """
     beta = 0.0 if plus is None else 1.0
     plus = out if plus is None else plus
@@ -43,7 +43,7 @@ def summed_in_float32(tensor: Tensor) -> bool:
     """Whether torch itself has the products of such tensors that are not rounded to half precision.
 
     Args:
-        tensor: of half precision.
+        tensor: of half precision, of any shape.
 
     Returns:
         False too where it has them and they are wrong: they are tried once.

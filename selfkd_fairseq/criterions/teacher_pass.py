@@ -1,4 +1,4 @@
-"""A second pass of the model over a batch, for soft targets that it makes itself."""
+"""A second pass of the model over a batch, for soft targets that it makes itself (``docs/method.md``)."""
 
 import contextlib
 from typing import Any, Dict, Iterator
