@@ -11,6 +11,8 @@ from ..common.fairseq_package import require_fairseq
 
 PROGRAM = "selfkd-benchmark"
 require_fairseq(PROGRAM)
+# Before torch is imported: its profiler, which counts memory, would say on the screen when it starts and stops.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
 from tqdm import tqdm
