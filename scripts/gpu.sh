@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# All that only a GPU can show, in parts: bash scripts/gpu.sh OUTPUT [PART ...] [--dry-run]
+#   OUTPUT      folder for CSV, JSON and logs (and checkpoints/ and runs/, which are large); what is done is not run again
+#   PART        tests, benchmark, trainings or study (default: all, in this order)
+#   --dry-run   print the commands and run none
+# In the environment:
+#   PYTHON=...      an interpreter that has torch (default: python3)
+#   WHEELS=DIR      take fairseq, what it needs, and pytest, hypothesis and coverage from there, no network
+#   MULTI30K=DIR    what scripts/prepare_multi30k.sh made, PTB=DIR what scripts/prepare_ptb.sh made; without them the parts
+#                   that read them are passed over, with a line
+#   SECONDS_IN_ALL  end after so many (default 520); what was cut off goes on when the same command is given again
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+usage() { sed -n '2,11s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+
+output='' dry_run='' parts=()
+for argument in "$@"; do
+    case $argument in
+        --dry-run) dry_run=1 ;;
+        tests | benchmark | trainings | study) parts+=("$argument") ;;
+        -*) usage ;;
+        *) if [ -n "$output" ]; then usage; fi; output=$argument ;;
+    esac
+done
+if [ -z "$output" ]; then usage; fi
+if [ ${#parts[@]} = 0 ]; then parts=(tests benchmark trainings study); fi
+if [ -z "$dry_run" ]; then mkdir -p "$output" && output=$(realpath "$output"); fi
+seconds_in_all=${SECONDS_IN_ALL:-520}
+venv=$root/.venv-gpu
+
+# step NAME COMMAND ...: once, with its output in OUTPUT/NAME.log; a failure is noted, and the next step begins
+failed=0
+step() {
+    local name=$1 left=$((seconds_in_all - SECONDS))
+    shift
+    if [ -n "$dry_run" ]; then
+        printf '[gpu] %s:' "$name"
+        printf ' %q' "$@"
+        echo
+        return
+    fi
+    if [ -e "$output/$name.done" ]; then return; fi
+    if [ $left -le 5 ]; then
+        echo "[gpu] $name: no time left, give the same command again"
+        failed=1
+        return
+    fi
+    echo "[gpu] $name"
+    if timeout "$left" "$@" >"$output/$name.log" 2>&1; then
+        touch "$output/$name.done"
+    else
+        echo "[gpu] $name: exit status $?, see $output/$name.log"
+        failed=1
+    fi
+}
+
+setup() {
+    local python=${PYTHON:-python3} from=()
+    if [ -n "${WHEELS:-}" ]; then from=(--no-index --find-links "$WHEELS"); fi
+    if [ -n "$dry_run" ]; then return; fi
+    if [ ! -e "$venv/ready" ]; then
+        "$python" -m venv --system-site-packages "$venv" # with the torch that is there
+        "$venv/bin/python" -m pip install --quiet --no-deps ${from[@]+"${from[@]}"} ve-fairseq==0.12.3
+        "$venv/bin/python" -m pip install --quiet ${from[@]+"${from[@]}"} hydra-core omegaconf antlr4-python3-runtime==4.9.3 \
+            bitarray regex sacrebleu sacremoses subword-nmt scikit-learn scipy matplotlib tqdm pytest hypothesis coverage
+        touch "$venv/ready"
+    fi
+    # shellcheck disable=SC1091  # made just now
+    . "$venv/bin/activate"
+    python -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU"; print("[gpu]", torch.cuda.get_device_name())'
+}
+
+run_tests() {
+    step tests-criterion python -m pytest -q "$root/tests/criterions/test_gpu.py"
+    step tests-core python -m pytest -q "$root/tests/core"
+}
+
+run_benchmark() {
+    local dtype
+    for dtype in float32 bfloat16 float16; do
+        step "benchmark-$dtype" python -m selfkd_fairseq.cli.benchmark --parts loss training_step --dtype $dtype \
+            --rounds 20 --sizes 8192,32000,1024 3584,32000,512 4096,10000,512 --device cuda --output "$output"
+    done
+}
+
+# train_multi30k NAME [flags]
+train_multi30k() {
+    local name=$1
+    shift
+    step "$name" bash "$root/examples/translation/multi30k/train.sh" "$@" --log-file "$output/$name.json"
+}
+
+run_trainings() {
+    local precision
+    for precision in fp16 bf16 amp; do
+        if [ -n "${MULTI30K:-}" ]; then
+            train_multi30k "multi30k-$precision" self_kd "$MULTI30K/bin" "$output/checkpoints/multi30k-$precision" \
+                --max-epoch 2 "--$precision"
+        fi
+        if [ -n "${PTB:-}" ]; then
+            step "ptb-$precision" bash "$root/examples/language_model/ptb/train.sh" zaremba_small self_kd "$PTB/bin" \
+                "$output/checkpoints/ptb-$precision" --max-epoch 1 "--$precision" --log-file "$output/ptb-$precision.json"
+        fi
+    done
+    if [ -z "${MULTI30K:-}${PTB:-}" ]; then echo "[gpu] trainings: neither MULTI30K nor PTB is given, passed over"; fi
+}
+
+# The rows of the search on Multi30k, side by side on the one GPU.
+run_study() {
+    if [ -z "${MULTI30K:-}" ]; then
+        echo "[gpu] study: MULTI30K is not given, passed over"
+        return
+    fi
+    step study bash -c 'cut -f 1 "$1/search.tsv" | grep -v "^#" | xargs -P 6 -I NAME env NAMES=NAME bash "$1/search.sh" "$2" "$3"' \
+        study "$root/examples/translation/multi30k" "$MULTI30K" "$output/runs"
+}
+
+setup
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+for part in "${parts[@]}"; do "run_$part"; done
+exit $failed
