@@ -83,19 +83,12 @@ run_benchmark() {
     done
 }
 
-# train_multi30k NAME [flags]
-train_multi30k() {
-    local name=$1
-    shift
-    step "$name" bash "$root/examples/translation/multi30k/train.sh" "$@" --log-file "$output/$name.json"
-}
-
 run_trainings() {
     local precision
     for precision in fp16 bf16 amp; do
         if [ -n "${MULTI30K:-}" ]; then
-            train_multi30k "multi30k-$precision" self_kd "$MULTI30K/bin" "$output/checkpoints/multi30k-$precision" \
-                --max-epoch 2 "--$precision"
+            step "multi30k-$precision" bash "$root/examples/translation/multi30k/train.sh" self_kd "$MULTI30K/bin" \
+                "$output/checkpoints/multi30k-$precision" --max-epoch 2 "--$precision" --log-file "$output/multi30k-$precision.json"
         fi
         if [ -n "${PTB:-}" ]; then
             step "ptb-$precision" bash "$root/examples/language_model/ptb/train.sh" zaremba_small self_kd "$PTB/bin" \

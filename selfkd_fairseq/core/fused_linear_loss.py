@@ -224,12 +224,10 @@ class _Pass:
         if self.wants_gradient and term.gradient is not None:
             words, values = term.gradient
             values[:, 0] -= self.on_target
-            # Words that are no part of a support stand in its columns as the target once more, with the same value.
-            others = values.masked_fill(words == column, 0.0)
-            others[:, 0] = values[:, 0]
             share, shift = self.divergence.share_of_probs, best_logit + excess
             of_words = share * (z.gather(1, words).to(self.dtype) - shift.unsqueeze(1)).exp()
-            values = self.scale * (of_words + others)
+            # The target may stand in a column of its support once more: with the same value.
+            values = self.scale * (of_words + values)
             values = torch.where(words == column, values[:, :1], values)
             compiled(write_rows)(z, shift - math.log(max(share * self.scale, 1e-300)))
             z.scatter_(1, words, values.to(z.dtype))

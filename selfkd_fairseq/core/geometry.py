@@ -153,7 +153,7 @@ class Measure:
 
 def _dtype_of_rows(weight: Tensor, dtype: torch.dtype) -> torch.dtype:
     """Half precision for a matrix that has no more, where its products lose nothing beyond that."""
-    is_half = weight.dtype not in (torch.float32, torch.float64)
+    is_half = weight.dtype != at_least_float32(weight.dtype)
     return weight.dtype if is_half and summed_in_float32(weight) else dtype
 
 
