@@ -1,7 +1,7 @@
 """What is done to the logits of a chunk, written for a compiler to fuse: few readings, and the gradient in their place.
 
 The equations are those of ``docs/method.md``. Each function is plain PyTorch and gives the numbers of the eager passes
-in :mod:`.fused_linear_loss`; compiled by ``torch.compile`` nothing of size (C, V) is written but the result. Numbers
+in :mod:`.chunk_passes`; compiled by ``torch.compile`` nothing of size (C, V) is written but the result. Numbers
 that change from update to update come as tensors, for a compiler takes any other as a constant.
 """
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .arguments import at_least_float32, numbers_at_hand, word_ids
-from .compiled_rows import compiled, read_rows, write_rows
-from .fused_divergence import Chunk, DivergenceInputs, FullDivergence, Terms, make_divergence, project
+from .arguments import at_least_float32, numbers_at_hand
+from .chunk_passes import Sums, make_passes
+from .fused_divergence import DivergenceInputs, project
 from .half_products import product
 from .options import SelfKDOptions
 from .reference_loss import SelfKDLoss, Statistics
@@ -47,18 +47,6 @@ class ChunkTokens(NamedTuple):
 # Measured on 2 cores: fewer tokens starve the matrix products, more leave the cache. A GPU wants larger products.
 CHUNK_BYTES = {"cpu": 48 << 20, "cuda": 384 << 20}
 CHUNK_TOKENS = {"cpu": ChunkTokens(16, 0.0, 512), "cuda": ChunkTokens(16, 3.0, 1 << 20)}
-
-
-class _Sums(NamedTuple):
-    """Over the tokens that count; of one token in :meth:`_Pass._chunk`. ``lse``: logsumexp of the logits."""
-
-    nll: Tensor
-    lse: Tensor
-    n_correct: Tensor
-    skd_loss: Tensor
-    target_prob: Tensor
-    entropy: Tensor
-    measure: Tensor
 
 
 class Gradients(NamedTuple):
@@ -101,8 +89,6 @@ class _Pass:
         self.features, self.label_smoothing, self.inputs = features, label_smoothing, inputs
         self.weight, self.bias, self.target, self.dtype = inputs.weight, inputs.bias, inputs.target, inputs.dtype
         self.smoothing_of_others = label_smoothing / (self.weight.size(0) - 1)
-        self.excluded_ids = word_ids(inputs.excluded, features.device)
-        self.divergence = make_divergence(inputs)
         if label_smoothing > 0:
             self.sum_of_rows = self.weight.sum(dim=0, dtype=self.dtype)
             self.sum_of_features = features.sum(dim=0, dtype=self.dtype)
@@ -110,15 +96,6 @@ class _Pass:
         # |dL/dz| is at most this. In float16 what is multiplied is scaled by a power of two that brings it near the
         # largest number, so that the smallest shares are not lost; the trainer's own loss scale is not known yet.
         bound = (1.0 - inputs.alpha) + inputs.alpha * max(1.0, inputs.options.student_temperature)
-        self.wants_gradient = False
-        # Of the target's share of dL/dz, but for what label smoothing takes from every word alike.
-        self.on_target = (1.0 - inputs.alpha) * (1.0 - label_smoothing - self.smoothing_of_others)
-        if inputs.compiled:
-            weights = torch.full((2,), inputs.alpha, dtype=self.dtype, device=features.device)
-            weights[1:].fill_(self.on_target)
-            self.weights = weights
-            self.left_out = torch.zeros(self.weight.size(0), dtype=torch.bool, device=features.device)
-            self.left_out.index_fill_(0, self.excluded_ids, True)
         self.scale = 2.0 ** (14 - math.ceil(math.log2(bound))) if features.dtype == torch.float16 else 1.0
 
     def run(self, needs: Tuple[bool, bool, bool]) -> Tuple[SelfKDLoss, Gradients]:
@@ -130,18 +107,23 @@ class _Pass:
             new(w.shape, dtype=dtype, device=w.device) if needs[1] else None,
             torch.zeros(w.size(0), dtype=dtype, device=w.device) if needs[2] else None,
         )
-        self.wants_gradient = any(gradient is not None for gradient in grads)
-        size = self.inputs.chunk_size
+        wants_gradient = any(gradient is not None for gradient in grads)
+        on_target = (1.0 - alpha) * (1.0 - self.label_smoothing - self.smoothing_of_others)
+        passes = make_passes(self.inputs, on_target, self.scale, wants_gradient)
+        size, keep = self.inputs.chunk_size, self.inputs.keep
         logits = torch.empty(size, w.size(0), dtype=h.dtype, device=h.device)
-        if not self.inputs.compiled:
-            self.probs = torch.empty(size, w.size(0), dtype=dtype, device=h.device)
-        sums = torch.zeros(len(_Sums._fields), dtype=dtype, device=h.device)
+        sums = torch.zeros(len(Sums._fields), dtype=dtype, device=h.device)
         num_pairs = torch.zeros((), dtype=torch.long, device=h.device)
         for start in range(0, h.size(0), size):
             tokens = slice(start, start + size)
-            of_tokens, pairs = self._chunk(tokens, logits[: h[tokens].size(0)], grads)
-            sums, num_pairs = sums + of_tokens, num_pairs + pairs
-        total = _Sums(*sums.unbind())
+            z = project(h[tokens], w, self.bias, logits[: h[tokens].size(0)])
+            of_tokens, pairs, dz = passes.run(z, tokens)
+            if wants_gradient:
+                self._backward_products(dz, tokens, grads)
+            rows = torch.stack(of_tokens)
+            sums = sums + (rows if keep is None else rows.masked_fill(~keep[tokens], 0.0)).sum(dim=1)
+            num_pairs = num_pairs + pairs
+        total = Sums(*sums.unbind())
         num_tokens = self._num_tokens()
         ce = self._cross_entropy(total, num_tokens.to(dtype), grads)
         loss = torch.add((1.0 - alpha) * ce, total.skd_loss, alpha=alpha)
@@ -154,115 +136,10 @@ class _Pass:
         keep = self.inputs.keep
         return torch.full((), self.target.numel(), device=self.target.device) if keep is None else keep.sum()
 
-    def _chunk(self, tokens: slice, logits: Tensor, grads: Gradients) -> Tuple[Tensor, Tensor]:
-        """Add the chunk's share of the gradients, but for what label smoothing adds to every word.
-
-        Returns:
-            :class:`_Sums` of the chunk as one tensor, and the number of pairs.
-        """
-        z = project(self.features[tokens], self.weight, self.bias, logits)
-        passes = self._eager_passes
-        if self.inputs.compiled:
-            is_sparse = SUPPORTS[self.inputs.options.support] is not None
-            passes = self._compiled_sparse_passes if is_sparse else self._compiled_full_passes
-        of_tokens, num_pairs, dz = passes(z, tokens)
-        if self.wants_gradient:
-            self._backward_products(dz, tokens, grads)
-        rows, keep = torch.stack(of_tokens), self._keep(tokens)
-        return (rows if keep is None else rows.masked_fill(~keep, 0.0)).sum(dim=1), num_pairs
-
-    def _keep(self, tokens: slice) -> Optional[Tensor]:
-        return None if self.inputs.keep is None else self.inputs.keep[tokens]
-
-    def _eager_passes(self, z: Tensor, tokens: slice) -> Tuple[_Sums, Tensor, Tensor]:
-        """What a chunk adds to the sums, token by token; the number of pairs; dL/dz (C, V), scaled."""
-        target, probs = self.target[tokens], self.probs[: z.size(0)]
-        column = target.unsqueeze(1)
-        predicted = None
-        if self.inputs.options.support == "predicted":
-            best_logit, best_word, predicted = self._predicted(z, column)
-        else:
-            best_logit, best_word = z.max(dim=1)
-        torch.softmax(z, dim=1, dtype=self.dtype, out=probs)
-        best_logit, target_logit = (x.to(self.dtype) for x in (best_logit, z.gather(1, column).squeeze(1)))
-        # logsumexp less the largest logit: of differences, so that an offset of all logits costs no precision.
-        excess = -probs.gather(1, best_word.unsqueeze(1)).squeeze(1).log()
-        chunk = Chunk(tokens, z, probs, best_logit, best_word, excess, predicted, self._keep(tokens))
-        term = self.divergence.add(chunk, self.wants_gradient)
-        dz = probs
-        if self.wants_gradient:
-            if term.gradient is not None:
-                if self.divergence.share_of_probs != 1:
-                    probs.mul_(self.divergence.share_of_probs)
-                probs.scatter_add_(1, *term.gradient)
-            probs.scatter_add_(1, column, torch.full_like(column, -self.on_target, dtype=self.dtype))
-            if z.dtype != self.dtype:
-                dz = torch.mul(probs, self.scale, out=z)
-        return self._of_tokens(target, target_logit, best_logit, best_word, excess, term), term.num_pairs, dz
-
-    def _of_tokens(
-        self, target: Tensor, target_logit: Tensor, best_logit: Tensor, best_word: Tensor, excess: Tensor, term: Terms
-    ) -> _Sums:
-        return _Sums(
-            excess + (best_logit - target_logit), excess + best_logit, (best_word == target).to(self.dtype), term.loss,
-            term.target_prob, term.entropy, term.measure,
-        )  # fmt: skip
-
-    def _compiled_sparse_passes(self, z: Tensor, tokens: slice) -> Tuple[_Sums, Tensor, Tensor]:
-        """As :meth:`_eager_passes`: the logits are read once, and once more where dL/dz is written over them."""
-        target, options = self.target[tokens], self.inputs.options
-        column = target.unsqueeze(1)
-        target_logit = z.gather(1, column).squeeze(1).to(self.dtype)
-        predicted = None
-        if options.support == "predicted" and (options.support_size > 1 or options.normalise == "support"):
-            _, _, predicted = self._predicted(z, column)
-        left_out = self.left_out if options.support == "predicted" and predicted is None else None
-        best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, left_out, self.dtype)
-        predicted = best_allowed if predicted is None else predicted
-        chunk = Chunk(tokens, z, None, best_logit, best_word, excess, predicted, self._keep(tokens))
-        term = self.divergence.add(chunk, self.wants_gradient)
-        if self.wants_gradient and term.gradient is not None:
-            words, values = term.gradient
-            values[:, 0] -= self.on_target
-            share, shift = self.divergence.share_of_probs, best_logit + excess
-            of_words = share * (z.gather(1, words).to(self.dtype) - shift.unsqueeze(1)).exp()
-            # The target may stand in a column of its support once more: with the same value.
-            values = self.scale * (of_words + values)
-            values = torch.where(words == column, values[:, :1], values)
-            compiled(write_rows)(z, shift - math.log(max(share * self.scale, 1e-300)))
-            z.scatter_(1, words, values.to(z.dtype))
-        return self._of_tokens(target, target_logit, best_logit, best_word, excess, term), term.num_pairs, z
-
-    def _compiled_full_passes(self, z: Tensor, tokens: slice) -> Tuple[_Sums, Tensor, Tensor]:
-        """As :meth:`_eager_passes`, all in one compiled function."""
-        assert isinstance(self.divergence, FullDivergence)
-        terms, num_pairs = self.divergence.add_compiled(z, tokens, self.weights, self.scale, self.wants_gradient)
-        correct = (terms.best_word == self.target[tokens]).to(self.dtype)
-        of_tokens = _Sums(terms.nll, terms.lse, correct, terms.loss, terms.target_prob, terms.entropy, terms.measure)
-        return of_tokens, num_pairs, z
-
-    def _predicted(self, z: Tensor, column: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """The largest logit (C,), its word (C,), and the n most probable words that may be in the support (C, n).
-
-        One search serves both: the columns that are left out are put aside for it and put back.
-        """
-        options = self.inputs.options
-        aside = self.excluded_ids.expand(z.size(0), -1)
-        if options.normalise == "support":  # the words are chosen beside the target
-            aside = torch.cat([aside, column], dim=1)
-        kept = z.gather(1, aside)
-        z.scatter_(1, aside, -float("inf"))
-        # For one word max, as in the reference: of equal logits it takes the same one as argmax.
-        best, words = z.max(dim=1, keepdim=True) if options.support_size == 1 else z.topk(options.support_size, dim=1)
-        z.scatter_(1, aside, kept)
-        candidates = torch.cat([best[:, :1], kept], dim=1)
-        candidate_words = torch.cat([words[:, :1], aside], dim=1)
-        best_logit, position = candidates.max(dim=1)
-        return best_logit, candidate_words.gather(1, position.unsqueeze(1)).squeeze(1), words
-
     def _backward_products(self, dz: Tensor, tokens: slice, grads: Gradients) -> None:
         """Add the products of dL/dz (C, V), which is scaled and in the dtype of the features."""
-        h, back, keep = self.features[tokens], 1.0 / self.scale, self._keep(tokens)
+        h, back = self.features[tokens], 1.0 / self.scale
+        keep = None if self.inputs.keep is None else self.inputs.keep[tokens]
         if grads.bias is not None and keep is None:
             grads.bias.add_(dz.sum(dim=0, dtype=self.dtype), alpha=back)
         elif grads.bias is not None and keep is not None:
@@ -280,7 +157,7 @@ class _Pass:
         constant = -(1.0 - self.inputs.alpha) * self.smoothing_of_others
         return constant * self.sum_of_rows, constant * self.sum_of_features
 
-    def _cross_entropy(self, total: _Sums, num_tokens: Tensor, grads: Gradients) -> Tensor:
+    def _cross_entropy(self, total: Sums, num_tokens: Tensor, grads: Gradients) -> Tensor:
         """L_CE, and what label smoothing adds to the gradient of the bias."""
         eps, eps_i = self.label_smoothing, self.smoothing_of_others
         if eps == 0:
