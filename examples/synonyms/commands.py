@@ -30,15 +30,20 @@ QUICK = Settings(
 
 
 def criterion_flags(settings: Settings) -> Dict[str, List[str]]:
-    """System name -> its criterion's flags. self_kd has no label smoothing, so that its effect is seen alone."""
+    """System name -> its criterion's flags. self_kd has no label smoothing, so that its effect is seen alone.
+
+    self_kd_shuffled is its control: the same soft targets with the rows of the matrix in another order, fixed.
+    """
+    self_kd = [
+        "--criterion", "self_kd", "--label-smoothing", "0", "--skd-alpha", "0.5",
+        "--skd-warmup-updates", str(settings.skd_warmup_updates),
+    ]  # fmt: skip
     return {
         "cross_entropy": ["--criterion", "cross_entropy"],
         "label_smoothing": ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"],
-        "self_kd": [
-            "--criterion", "self_kd", "--label-smoothing", "0", "--skd-alpha", "0.5",
-            "--skd-warmup-updates", str(settings.skd_warmup_updates),
-        ],
-    }  # fmt: skip
+        "self_kd": self_kd,
+        "self_kd_shuffled": [*self_kd, "--skd-control", "shuffled_rows"],
+    }
 
 
 SYSTEMS = tuple(criterion_flags(FULL))

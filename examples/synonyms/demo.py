@@ -1,4 +1,4 @@
-"""Train three systems on the synonym corpus, and compare them with each other and with the truth.
+"""Train several systems on the synonym corpus, and compare them with each other and with the truth.
 
     python -m examples.synonyms.demo [--output DIR] [--seed N] [--quick] [--self-kd-flags '...']
 
@@ -37,9 +37,9 @@ def say(text: str) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="demo", description="Three systems on a corpus whose truth is known.")
+    parser = argparse.ArgumentParser(prog="demo", description="Systems on a corpus whose truth is known.")
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output", help="folder for everything it writes")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the corpus and of the three trainings")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the corpus and of the trainings")
     parser.add_argument(
         "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM",
         help=f"which of them to train: {', '.join(SYSTEMS)} (all)",

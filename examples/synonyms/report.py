@@ -18,7 +18,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 __all__ = ["COLUMNS", "Row", "as_csv", "as_markdown", "draw_figure", "explanation"]
 
-COLORS = {"cross_entropy": "tab:blue", "label_smoothing": "tab:orange", "self_kd": "tab:green"}
+COLORS = {
+    "cross_entropy": "tab:blue", "label_smoothing": "tab:orange", "self_kd": "tab:green", "self_kd_shuffled": "tab:gray",
+}  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -88,6 +90,7 @@ def explanation(truth: Measurement, bleu_signature: str, command: str) -> str:
         "- KL: KL(truth || model) of the next word in nats, mean over all positions; amb.: over ambiguous positions\n"
         "- p: mean probability, over ambiguous positions, of the reference word, of the other correct words together, "
         "and of all wrong words together\n"
+        "- self_kd_shuffled: a control, self_kd with the rows of the embedding matrix in another order\n"
     )
 
 

@@ -12,12 +12,13 @@ check_paths "$root" "$data" "$save_dir"
 
 case $system in
     label_smoothing) criterion=(--criterion label_smoothed_cross_entropy --label-smoothing 0.1) ;;
-    self_kd)
+    self_kd | self_kd_predicted)
         criterion=(
             --criterion self_kd --label-smoothing 0.1 --skd-alpha 0.5 --skd-warmup-updates "${skd_warmup_updates:-4000}"
         ) ;;
-    *) echo "train.sh: SYSTEM must be label_smoothing or self_kd, got '$system'" >&2; exit 2 ;;
+    *) echo "train.sh: SYSTEM must be label_smoothing, self_kd or self_kd_predicted, got '$system'" >&2; exit 2 ;;
 esac
+if [ "$system" = self_kd_predicted ]; then criterion+=(--skd-teacher embedding); fi
 mkdir -p "$save_dir"
 exec fairseq-train "$data" --user-dir "$root/selfkd_fairseq" "${criterion[@]}" \
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 0 \

@@ -24,8 +24,8 @@ CRITERIONS = {
     "cross_entropy": ["--criterion", "cross_entropy"],
     **{
         f"self_kd {support}": [
-            "--criterion", "self_kd", "--skd-alpha", "0.1", "--skd-warmup-updates", "0", "--skd-support", support,
-            "--skd-temperature", temperature,
+            "--criterion", "self_kd", "--skd-alpha", "0.1", "--skd-warmup-updates", "0", "--skd-teacher", "embedding",
+            "--skd-support", support, "--skd-temperature", temperature,
         ]
         for support, temperature in (("predicted", "1"), ("full", "0.25"))
     },

@@ -23,11 +23,11 @@ CRITERIONS = {
             *flags,
         ]
         for name, flags in (
-            ("predicted", ["--skd-support", "predicted"]),
-            ("nearest", ["--skd-support", "nearest", "--skd-support-size", "16"]),
-            ("full", ["--skd-support", "full"]),
-            ("self", ["--skd-support", "full", "--skd-teacher", "self", "--skd-embedding-weight", "0"]),
-            ("self and cosine", ["--skd-support", "full", "--skd-teacher", "self", "--skd-similarity", "cosine"]),
+            ("self and cosine", []),  # the default
+            ("self", ["--skd-embedding-weight", "0"]),
+            ("predicted", ["--skd-teacher", "embedding"]),
+            ("nearest", ["--skd-teacher", "embedding", "--skd-support", "nearest", "--skd-support-size", "16"]),
+            ("full", ["--skd-teacher", "embedding", "--skd-support", "full"]),
         )
     },
 }  # fmt: skip

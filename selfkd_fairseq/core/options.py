@@ -1,12 +1,12 @@
 """The options of ``docs/method.md``, what each may be, and which of them do not go together."""
 
 import math
-from typing import Dict, Iterable, NamedTuple, Optional
+from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional
 
 from .geometry import SIMILARITIES, TEMPERATURE_SCALES
 from .supports import SUPPORTS
 
-__all__ = ["CONTROLS", "NORMALISATIONS", "TEACHERS", "SelfKDOptions", "check_loss_weights"]
+__all__ = ["CONTROLS", "NORMALISATIONS", "TEACHERS", "SelfKDOptions", "check_loss_weights", "options_of_teacher"]
 
 TEACHERS = ("embedding", "self")
 NORMALISATIONS = ("vocabulary", "support")
@@ -14,7 +14,10 @@ CONTROLS = ("none", "uniform", "shuffled", "shuffled_rows")
 
 
 class SelfKDOptions(NamedTuple):
-    """How soft targets are made and compared with the model. The defaults are those of the criterion ``self_kd``.
+    """How soft targets are made and compared with the model.
+
+    The defaults are the paper's approximation, which needs no second pass of the model. Those of the criterion
+    ``self_kd`` follow from its teacher: :func:`options_of_teacher`.
 
     Attributes:
         support: which words share probability with the target, one of :data:`~.supports.SUPPORTS`.
@@ -99,6 +102,31 @@ class SelfKDOptions(NamedTuple):
                 f"a student_temperature other than 1 needs support full or normalise support, got "
                 f"{self.student_temperature} with support {self.support} and normalise vocabulary"
             )
+
+
+# What an option is that is not given, where it is not what SelfKDOptions has.
+_OF_TEACHER: Dict[str, Dict[str, Any]] = {
+    "self": {"support": "full", "similarity": "cosine", "min_target_prob": 0.0},
+}
+
+
+def options_of_teacher(given: Mapping[str, Any]) -> SelfKDOptions:
+    """The options of a training: those that are given, and for the rest what goes with the teacher.
+
+    With the teacher ``self`` that is the support ``full``, the similarity ``cosine`` and no floor; with ``embedding``
+    the paper's approximation.
+
+    Args:
+        given: value by the name of the option; None: not given.
+
+    Returns:
+        The options, not yet checked.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return SelfKDOptions(**{**_OF_TEACHER.get(chosen.get("teacher", ""), {}), **chosen})
 
 
 def check_loss_weights(alpha: float, label_smoothing: float) -> None:

@@ -3,7 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq import utils
 from fairseq.criterions import register_criterion
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core.alpha_schedule import alpha_at_update
 from ..core.geometry import SIMILARITIES, TEMPERATURE_SCALES
-from ..core.options import CONTROLS, NORMALISATIONS, TEACHERS, SelfKDOptions, check_loss_weights
+from ..core.options import CONTROLS, NORMALISATIONS, TEACHERS, SelfKDOptions, check_loss_weights, options_of_teacher
 from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
 from ..core.supports import SUPPORTS
@@ -44,17 +44,23 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default=4000,
         metadata={"help": "alpha rises linearly from 0 to its cap over this many updates; 0: at the cap at once"},
     )
-    skd_support: str = field(
-        default="predicted",
-        metadata={"help": f"words that share probability with the target: {', '.join(SUPPORTS)}"},
+    skd_support: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": f"words that share probability with the target: {', '.join(SUPPORTS)} (default: full with the "
+            "teacher self, predicted with the teacher embedding)"
+        },
     )
     skd_support_size: int = field(
         default=1,
         metadata={"help": "number of words in the support beside the target"},
     )
-    skd_similarity: str = field(
-        default="distance",
-        metadata={"help": f"similarity of two words in the embedding space: {', '.join(SIMILARITIES)}"},
+    skd_similarity: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": f"similarity of two words in the embedding space: {', '.join(SIMILARITIES)} (default: cosine with "
+            "the teacher self, distance with the teacher embedding)"
+        },
     )
     skd_temperature: float = field(
         default=1.0,
@@ -67,19 +73,22 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
             "(relative: the root mean square distance of two rows of the output embedding matrix)"
         },
     )
-    skd_min_target_prob: float = field(
-        default=0.5,
-        metadata={"help": "floor of the target word's own soft-target probability, in [0, 1]"},
+    skd_min_target_prob: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "floor of the target word's own soft-target probability, in [0, 1] (default: 0 with the teacher "
+            "self, 0.5 with the teacher embedding)"
+        },
     )
     skd_teacher: str = field(
-        default="embedding",
+        default="self",
         metadata={
             "help": f"where soft targets come from: {', '.join(TEACHERS)} (self: the model's own distribution in "
-            "another pass, one more forward pass)"
+            "another pass, one more forward pass; embedding: the output matrix alone)"
         },
     )
     skd_teacher_mode: str = field(
-        default="eval",
+        default="train",
         metadata={
             "help": f"teacher self: mode of the model in that pass: {', '.join(TEACHER_MODES)} (eval: without dropout; "
             "train: with dropout of its own)"
@@ -137,7 +146,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.alpha_max = cfg.skd_alpha
         self.warmup_updates = cfg.skd_warmup_updates
-        self.options = SelfKDOptions(**{name: getattr(cfg, f"skd_{name}") for name in SelfKDOptions._fields})
+        self.options = options_of_teacher({name: getattr(cfg, f"skd_{name}") for name in SelfKDOptions._fields})
         dictionary = task.target_dictionary
         self.options.check(vocabulary_size=len(dictionary))
         self.excluded = (dictionary.pad(), dictionary.bos())

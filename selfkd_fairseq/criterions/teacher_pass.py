@@ -28,7 +28,7 @@ def check_teacher_mode(mode: str) -> None:
         raise ValueError(f"teacher_mode must be one of {', '.join(TEACHER_MODES)}, got {mode!r}")
 
 
-def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.device, mode: str = "eval") -> Any:
+def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.device, mode: str) -> Any:
     """What the model returns for a batch in a pass of its own, with nothing of it left behind.
 
     The model itself is called, not what wraps it for data-parallel training: nothing is sent between workers.

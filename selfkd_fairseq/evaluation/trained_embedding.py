@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.options import SelfKDOptions
+from ..core.options import SelfKDOptions, options_of_teacher
 from ..criterions.output_embedding import UnsupportedModelError, find_output_embedding
 from .damage import one_message
 from .errors import EvaluationError
@@ -69,6 +69,6 @@ def _soft_targets_of(criterion: Any) -> SelfKDOptions | None:
     # Where an older checkpoint does not name an option, it was trained with what that option now calls this.
     older = SelfKDOptions(similarity="distance", teacher="embedding", normalise="vocabulary", control="none")
     names = SelfKDOptions._fields
-    options = SelfKDOptions(*(getattr(criterion, f"skd_{name}", getattr(older, name)) for name in names))
+    options = options_of_teacher({name: getattr(criterion, f"skd_{name}", getattr(older, name)) for name in names})
     options.check()
     return options

@@ -15,7 +15,8 @@ from selfkd_fairseq.cli import neighbours as command
 from tests import definition, fairseq_setup
 
 FILES = ["neighbours.csv", "neighbours.md", "neighbours.png"]
-OWN_SOFT_TARGETS = ["--skd-temperature", "0.75", "--skd-temperature-scale", "absolute", "--skd-min-target-prob", "0.2"]
+OWN_SOFT_TARGETS = ["--skd-teacher", "embedding", "--skd-temperature", "0.75"]
+OWN_SOFT_TARGETS += ["--skd-temperature-scale", "absolute", "--skd-min-target-prob", "0.2"]
 
 
 def save(data, path, *flags):

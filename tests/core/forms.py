@@ -3,6 +3,8 @@
 Every support, similarity, teacher, normalisation and control is in one of them: ``test_forms.py``.
 """
 
+from selfkd_fairseq.core import SelfKDOptions
+
 SELF, WITHIN = {"teacher": "self"}, {"normalise": "support"}
 FULL, NEAREST, RANDOM = ({"support": support} for support in ("full", "nearest", "random"))
 GAUSSIAN, COSINE = ({"similarity": similarity} for similarity in ("gaussian", "cosine"))
@@ -17,6 +19,7 @@ def of_embedding(weight):
     return {"embedding_weight": weight}
 
 
+BY_DEFAULT = {**FULL, **COSINE, **SELF, "min_target_prob": 0.0}  # of the criterion self_kd
 FORMS = {
     # one support after the other, all else by default
     "predicted": {},
@@ -40,6 +43,7 @@ FORMS = {
     "predicted, self alone, within": {**SELF, **of_embedding(0.0), **WITHIN},
     "nearest, cosine, self, within, T 2": {**NEAREST, **COSINE, **SELF, **of_embedding(0.5), **WITHIN, **student(2.0)},
     "full, self, T 2": {**FULL, **SELF, **of_embedding(2.0), **student(2.0)},
+    "full, cosine, self, by default": BY_DEFAULT,
     "full, self alone": {**FULL, **SELF, **of_embedding(0.0)},
     # controls
     "predicted, uniform": UNIFORM,
@@ -64,7 +68,10 @@ FEW = {
 
 
 def flags(options):
-    """Of the command line."""
+    """Of the command line, with those that would follow from the teacher, which has no dropout."""
+    core = SelfKDOptions()._asdict()
+    core = {name: core[name] for name in ("teacher", "support", "similarity", "min_target_prob")}
+    options = {**core, "teacher_mode": "eval", **options}
     return [word for name, value in options.items() for word in (f"--skd-{name.replace('_', '-')}", str(value))]
 
 

@@ -13,6 +13,7 @@ from selfkd_fairseq.core import (
     TEMPERATURE_SCALES,
     SelfKDOptions,
 )
+from selfkd_fairseq.core.options import options_of_teacher
 from tests import definition
 from tests.core.forms import FEW, FORMS
 
@@ -61,7 +62,9 @@ def test_the_forms_of_the_tests_hold_every_option(forms):
 @pytest.mark.parametrize("option", SelfKDOptions._fields)
 def test_every_option_is_documented(option, root):
     row = row_of_readme(root, option)
-    default = str(SelfKDOptions._field_defaults[option])
+    by_teacher = [options_of_teacher({"teacher": teacher}) for teacher in ("self", "embedding")]
+    default = "; ".join(dict.fromkeys(str(getattr(options, option)) for options in by_teacher))
+    default = default.replace("self; embedding", "self")  # that of the criterion
     assert re.search(rf"\| `?{re.escape(default)}`? \|", row), f"README.md: the default of --skd-{option}, {default}"
     described = SelfKDOptions.__doc__.split("Attributes:")[1]
     assert re.search(rf"^ +{option}: ", described, re.MULTILINE), "selfkd_fairseq/core/options.py: the docstring"

@@ -45,11 +45,18 @@ def logits_without_dropout(model: Any, net_input: dict[str, Any]) -> Tensor:
 
 
 def update_of(
-    setup: Any, samples: list[Any], options: dict[str, Any], *, alpha: float, num_updates: int = 0, prefix: int = 0
+    setup: Any,
+    samples: list[Any],
+    options: dict[str, Any],
+    *,
+    alpha: float,
+    num_updates: int = 0,
+    prefix: int = 0,
 ) -> Update:
     """The update that a Trainer makes of these batches, in the dtype of the model.
 
-    The model is left as it is. The seed of its dropout is fairseq's, which sets it before each update.
+    The model is left as it is. The seed of its dropout is fairseq's, which sets it before each update. A teacher with
+    dropout draws first; it must carry no state.
     """
     model, twin = setup.model, copy.deepcopy(setup.model).train()
     dictionary, smoothing = setup.task.target_dictionary, setup.cfg.criterion.label_smoothing
@@ -62,7 +69,10 @@ def update_of(
     sums, statistics = [], []
     for sample in samples:
         with torch.no_grad():
-            teacher = logits_without_dropout(twin, sample["net_input"])
+            if setup.cfg.criterion.skd_teacher_mode == "train":
+                teacher = twin(**sample["net_input"])[0]
+            else:
+                teacher = logits_without_dropout(twin, sample["net_input"])
         logits = twin(**sample["net_input"])[0][:, prefix:]
         target = sample["target"][:, prefix:].reshape(-1)
         flat = logits.reshape(len(target), -1)

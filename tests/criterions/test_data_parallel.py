@@ -18,7 +18,8 @@ from tests.fairseq_setup import NO_DROPOUT, TINY_LSTM, TINY_TRANSFORMER
 
 SELF_KD = [
     *NO_DROPOUT, "--criterion", "self_kd", "--label-smoothing", "0.1", "--report-accuracy", "--skd-alpha", "0.4",
-    "--skd-warmup-updates", "3", "--skd-support-size", "2", "--skd-refresh-updates", "2", "--lr", "2",
+    "--skd-warmup-updates", "3", "--skd-teacher", "embedding", "--skd-support-size", "2",
+    "--skd-refresh-updates", "2", "--lr", "2",
 ]  # fmt: skip
 # Five batches: 40, 8, 64, 48 and 40 sentences. The last update of an epoch has nothing for the second worker.
 BATCHES = ["--max-tokens", "400"]

@@ -42,7 +42,7 @@ def losses(tiny_translation, tmp_path_factory):
 @pytest.mark.parametrize("support", ["predicted", "nearest", "full", "random"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_trains_as_in_float32(precision, support, losses):
-    supported = ["--skd-support", support]
+    supported = ["--skd-teacher", "embedding", "--skd-support", support]
     low, exact = losses(*PRECISIONS[precision], *supported), losses(*supported)
     assert len(exact) == UPDATES and exact[-1] < 0.97 * exact[0]  # it learns
     assert low == pytest.approx(exact, rel=2e-2)

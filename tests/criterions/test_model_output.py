@@ -198,8 +198,8 @@ def test_losses_by_token_and_by_parts(part, method, prepared):
 def test_soft_targets_of_capped_logits_are_those_of_the_matrix(tiny_translation):
     model_flags = [*TINY_TRANSFORMER, *NO_DROPOUT]
     setup = build(
-        tiny_translation, *model_flags, *FLAGS, "--skd-alpha", "0.5", "--skd-support-size", "3",
-        "--skd-temperature", "0.6",
+        tiny_translation, *model_flags, *FLAGS, "--skd-alpha", "0.5", "--skd-teacher", "embedding",
+        "--skd-support-size", "3", "--skd-temperature", "0.6",
     )  # fmt: skip
     model, sample = setup.model.double().train(), batches(setup)[0]
     setup.criterion.set_num_updates(1)

@@ -31,6 +31,7 @@ from tests.fairseq_setup import (
 )
 from tests.language_model import TASK, TINY_ZAREMBA
 
+EMBEDDING = ["--skd-teacher", "embedding"]
 OURS = ["--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "0"]
 THEIRS = ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"]
 TRANSFORMER = [*TINY_TRANSFORMER, *NO_DROPOUT]
@@ -180,7 +181,10 @@ def test_an_update_whose_gradients_overflow_is_skipped_and_the_scale_halved(
     """To the same scale as with fairseq's own criterion; weights, number of updates and alpha stay as they were."""
     flags = [*TRANSFORMER, *PRECISIONS[precision][0], "--fp16-init-scale", str(2**14)]
     scales = {}
-    for name, criterion in (("theirs", THEIRS), ("ours", [*OURS, "--skd-support", support])):
+    for name, criterion in (
+        ("theirs", THEIRS),
+        ("ours", [*OURS, *EMBEDDING, "--skd-support", support]),
+    ):
         trainer = trainer_of(tiny_translation, *flags, *criterion, *(["--skd-warmup-updates", "10"] * (name == "ours")))
         sample, before = samples(trainer)[0], weights(trainer)
         messages()
@@ -392,7 +396,7 @@ def train(data: Path, folder: Path, spoil: Callable[[Any], None], *flags: str) -
 
 
 TRAININGS = {
-    "transformer, nearest": ("tiny_translation", TIED, ["--skd-support", "nearest"]),
+    "transformer, nearest": ("tiny_translation", TIED, [*EMBEDDING, "--skd-support", "nearest"]),
     "streams with nt_asgd": (
         "tiny_language_model",
         [*TASK, *TINY_ZAREMBA, "--optimizer", "nt_asgd", "--nonmonotone", "1", "--lr", "60", "--clip-norm", "1"],

@@ -7,10 +7,10 @@ import pytest
 import torch
 from fairseq.trainer import Trainer
 
-from selfkd_fairseq.core import CONTROLS, SIMILARITIES, SUPPORTS
+from selfkd_fairseq.core import CONTROLS, SIMILARITIES, SUPPORTS, SelfKDOptions
 from tests import definition
 from tests.core import chance
-from tests.core.forms import FEW, FORMS, flags, reads_teacher
+from tests.core.forms import BY_DEFAULT, FEW, FORMS, flags, reads_teacher
 from tests.criterions.by_definition import update_of
 from tests.fairseq_setup import (
     NO_DROPOUT,
@@ -168,6 +168,29 @@ def test_trainer_equals_the_definition_in_float64(name, form, alpha, data):
     trainer = trainer_in_float64(setup, samples)
     for num_updates in range(2):
         check_update_against_the_definition(setup, trainer, samples, options, alpha, num_updates)
+
+
+@pytest.mark.parametrize("name", ["transformer tied", "lstm with bias"])
+def test_trainer_with_the_defaults_equals_the_definition_in_float64(name, data):
+    """Both passes have dropout, and the teacher's comes first."""
+    corpus, of_model = MODELS[name]
+    setup = build(data[corpus](), *of_model, "--dropout", "0.2", *TRAINED, "--update-freq", "2", "--lr", "1")
+    samples = batches(setup)[:2]
+    trainer = trainer_in_float64(setup, samples)
+    for num_updates in range(2):
+        check_update_against_the_definition(setup, trainer, samples, BY_DEFAULT, 0.5, num_updates)
+
+
+def test_defaults_follow_from_the_teacher(tiny_translation):
+    def built(*flags):
+        return build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", *flags).criterion
+
+    assert built().options == SelfKDOptions(**BY_DEFAULT) and built().teacher_mode == "train"
+    assert built("--skd-teacher", "embedding").options == SelfKDOptions()
+    given = ["--skd-support", "predicted", "--skd-similarity", "distance", "--skd-min-target-prob", "0.5"]
+    assert built(*given).options == SelfKDOptions(teacher="self")
+    given = ["--skd-teacher", "embedding", "--skd-min-target-prob", "0", "--skd-support", "full"]
+    assert built(*given).options == SelfKDOptions(support="full", min_target_prob=0.0)
 
 
 @pytest.mark.parametrize("form", ["predicted", "full, cosine", "predicted, self"])
@@ -363,8 +386,8 @@ def test_compute_loss_is_that_of_forward(form, tiny_translation):
 
 
 def test_one_criterion_for_two_models_keeps_their_neighbours_apart(tiny_translation):
-    flags = [*TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS, "--skd-support", "nearest"]
-    one, two = build(tiny_translation, *flags), build(tiny_translation, *flags)
+    of_model = [*TINY_TRANSFORMER, *NO_DROPOUT, *IMPLEMENTATION_FLAGS, *flags(FORMS["nearest"])]
+    one, two = build(tiny_translation, *of_model), build(tiny_translation, *of_model)
     with torch.no_grad():
         two.model.decoder.output_projection.weight.normal_()
     sample = batches(one)[0]
@@ -428,7 +451,7 @@ def test_logged_means(tiny_translation):
             "self_kd: student_temperature must be in [0.001, 1000], got 0.0",
         ),
         (
-            ["--skd-student-temperature", "2"],
+            ["--skd-teacher", "embedding", "--skd-student-temperature", "2"],
             "self_kd: a student_temperature other than 1 needs support full or normalise support, got 2.0 with "
             "support predicted and normalise vocabulary",
         ),

@@ -21,7 +21,7 @@ from tests.criterions.test_self_kd import (
 from tests.fairseq_setup import TINY_TRANSFORMER, batches, build
 from tests.language_model import TASK, TINY_AWD, TINY_ZAREMBA
 
-SELF = [*TRAINED, "--skd-teacher", "self", "--skd-alpha", "0.4"]
+SELF = [*TRAINED, "--skd-teacher", "self", "--skd-teacher-mode", "eval", "--skd-alpha", "0.4"]
 WITHOUT_REGULARISATION = ["--activation-regularization", "0", "--temporal-activation-regularization", "0"]
 STREAMS = {
     "zaremba": [*TINY_ZAREMBA, "--dropout", "0.3"],

@@ -390,7 +390,8 @@ def count_calls(module, monkeypatch):
 
 
 SELF_KD = ["--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.4", "--skd-warmup-updates", "0"]
-SELF_KD += ["--skd-support-size", "3", "--skd-temperature", "0.6", "--skd-min-target-prob", "0.5"]
+SELF_KD += ["--skd-teacher", "embedding", "--skd-support-size", "3"]
+SELF_KD += ["--skd-temperature", "0.6", "--skd-min-target-prob", "0.5"]
 
 
 @pytest.mark.parametrize("support, tied", [("predicted", []), ("full", ["--share-decoder-input-output-embed"])])

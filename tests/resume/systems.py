@@ -24,11 +24,13 @@ SYSTEMS = {
 }  # fmt: skip
 UPDATES_PER_EPOCH = {"transformer": 7, "lstm": 15}
 DATA = {"transformer": "tiny_translation", "lstm": "tiny_language_model"}
+EMBEDDING = ["--skd-teacher", "embedding"]
 FORMS = {
-    "predicted": [],
-    "full": ["--skd-support", "full"],
-    "nearest": ["--skd-support", "nearest", "--skd-support-size", "4"],  # and --skd-refresh-updates
-    "random": ["--skd-support", "random", "--skd-support-size", "4"],
+    "default": [],  # a second pass with dropout
+    "predicted": EMBEDDING,
+    "full": [*EMBEDDING, "--skd-support", "full"],
+    "nearest": [*EMBEDDING, "--skd-support", "nearest", "--skd-support-size", "4"],  # and --skd-refresh-updates
+    "random": [*EMBEDDING, "--skd-support", "random", "--skd-support-size", "4"],
     # A second pass, without dropout: it must leave neither a draw nor a carried state behind.
     "self": flags(FORMS_OF_THE_CORE["full, cosine, self, shuffled, T 2"]),
 }

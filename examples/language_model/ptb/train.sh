@@ -35,9 +35,9 @@ case $model in
 esac
 case $system in
     cross_entropy) criterion=(--criterion cross_entropy) ;;
-    self_kd) criterion=(--criterion self_kd --skd-support full --skd-temperature 0.25 --skd-alpha 0.1
-        --skd-warmup-updates 0) ;;
-    self_kd_predicted) criterion=(--criterion self_kd --skd-support predicted --skd-alpha 0.1 --skd-warmup-updates 0) ;;
+    self_kd) criterion=(--criterion self_kd --skd-teacher embedding --skd-support full --skd-temperature 0.25
+        --skd-alpha 0.1 --skd-warmup-updates 0) ;;
+    self_kd_predicted) criterion=(--criterion self_kd --skd-teacher embedding --skd-alpha 0.1 --skd-warmup-updates 0) ;;
     *) echo "train.sh: SYSTEM must be cross_entropy, self_kd or self_kd_predicted, got '$system'" >&2; exit 2 ;;
 esac
 mkdir -p "$save_dir"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on WMT16 English to Romanian (or the other way): train.sh SYSTEM DATA SAVE_DIR [more fairseq-train flags]
-#   SYSTEM    label_smoothing, or self_kd
+#   SYSTEM    label_smoothing, self_kd, or self_kd_predicted (the approximation of the paper, one pass)
 #   DATA      the folder `bin` that selfkd-prepare made
 #   SAVE_DIR  checkpoints and log; a run that was cut off goes on from its last checkpoint
 set -euo pipefail

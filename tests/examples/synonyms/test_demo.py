@@ -9,7 +9,7 @@ import pytest
 
 from examples.synonyms.demo import claim_output, main
 
-SYSTEMS = ["cross_entropy", "label_smoothing", "self_kd"]
+SYSTEMS = ["cross_entropy", "label_smoothing", "self_kd", "self_kd_shuffled"]
 
 
 def test_a_folder_of_someone_else_is_refused_and_left_alone(tmp_path):
