@@ -88,16 +88,17 @@ class _Counter(TorchDispatchMode):
         return out
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, counted as a compiled one; what it changes is its first argument."""
+        """The function, counted as a compiled one."""
 
         def counted(*args: Any) -> Any:
-            version = args[0]._version
+            given = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
+            versions = [x._version for x in given]
             self._is_paused = True
             out = function(*args)
             self._is_paused = False
             self.launches += 1
-            self.moved += _bytes([x for x in tree_leaves(args) if isinstance(x, Tensor)])
-            self.moved += _bytes([args[0]]) if args[0]._version != version else 0
+            self.moved += _bytes(given)
+            self.moved += _bytes([x for x, version in zip(given, versions) if x._version != version])
             for x in tree_leaves(out):
                 if isinstance(x, Tensor):
                     self._hold(x)

@@ -37,8 +37,9 @@ columns of the table:
                   not in the table
   frequency       of the neighbour in the training text, as the dictionary has it: with a joined dictionary, in both
                   languages together; none for </s> and <unk>, which it does not count
-Similarity, temperature, scale and floor are those of the checkpoint's own training with self_kd, else those of its teacher
-embedding; each can be given. Of the teacher self they are what the matrix adds to it. The supports predicted and random choose words otherwise: they depend on the sentence, or on chance.
+Similarity, temperature, scale and floor are those of the checkpoint's own training with self_kd (with the teacher
+self: what the matrix adds to it), else those of its teacher embedding; each can be given. The supports predicted and
+random choose words otherwise: they depend on the sentence, or on chance.
 
 Words are looked up as the dictionary has them: lower-cased if the text was, 'ab@@' for a piece of a word. Padding and
 <s> are neighbours of no word, as in training.
@@ -71,7 +72,7 @@ def make_parser() -> OneLineParser:
 
 
 def _soft_target_options(options: argparse.Namespace, trained_with: SelfKDOptions | None) -> SelfKDOptions:
-    """Of the command line, else of the training, else of the teacher embedding; what the matrix alone says, without a control."""
+    """Of the command line, the training or the teacher embedding; what the matrix alone says, without a control."""
     soft = trained_with or SelfKDOptions()
     soft = soft._replace(teacher="embedding", control="none", normalise="vocabulary", student_temperature=1.0)
     names = ("similarity", "temperature", "temperature_scale", "min_target_prob")

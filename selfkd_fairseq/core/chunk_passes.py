@@ -5,31 +5,40 @@ where every word does. Equations: ``docs/method.md``. The loop over the chunks, 
 of h, W and b: :mod:`.fused_linear_loss`.
 """
 
-import math
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor
 
 from .arguments import word_ids
 from .compiled_rows import compiled, read_rows, write_rows
-from .fused_divergence import Chunk, DivergenceInputs, FullDivergence, Terms, make_divergence
+from .fused_divergence import (
+    Chunk,
+    DivergenceInputs,
+    FullDivergence,
+    SparseDivergence,
+    SupportWords,
+    Terms,
+    make_divergence,
+    sparse_terms,
+)
+from .options import SelfKDOptions
 from .supports import SUPPORTS
 
 __all__ = ["ChunkPasses", "Sums", "make_passes"]
 
 
 class Sums(NamedTuple):
-    """What is summed over the tokens that count, in float32 or better: () each; of a chunk's tokens (C,) each.
+    """What is summed over the tokens that count, in float32 or better: of the tokens of a chunk, then in all.
 
     Attributes:
-        nll: negative log-likelihood of the target, in nats.
-        lse: logsumexp of the logits.
-        n_correct: whether the most probable word is the target.
-        skd_loss: T^2 KL(q || pT), in nats.
-        target_prob: q of the target.
-        entropy: of q, in nats.
-        measure: distances (or cosines) of the target and every other word of the support.
+        nll: (C,) or () negative log-likelihood of the target, in nats.
+        lse: (C,) or () logsumexp of the logits.
+        n_correct: (C,) or () 1 where the most probable word is the target.
+        skd_loss: (C,) or () T^2 KL(q || pT), in nats.
+        target_prob: (C,) or () q of the target.
+        entropy: (C,) or () of q, in nats.
+        measure: (C,) or () sum of the distances (or cosines) of the target and every other word of the support.
     """
 
     nll: Tensor
@@ -74,6 +83,12 @@ class ChunkPasses:
 
     def _keep(self, tokens: slice) -> Optional[Tensor]:
         return None if self.inputs.keep is None else self.inputs.keep[tokens]
+
+    def _weights(self) -> Tensor:
+        """For a compiler, which takes numbers as constants."""
+        weights = torch.full((2,), self.inputs.alpha, dtype=self.dtype, device=self.inputs.target.device)
+        weights[1:].fill_(self.on_target)
+        return weights
 
     def _of_tokens(self, chunk: Chunk, target: Tensor, target_logit: Tensor, term: Terms) -> Sums:
         return Sums(
@@ -135,11 +150,50 @@ class _Eager(ChunkPasses):
         return self._of_tokens(chunk, target, target_logit, term), term.num_pairs, dz
 
 
+def sparse_rows(
+    words: SupportWords, target_logit: Tensor, read: Tuple[Tensor, Tensor, Tensor], keep: Optional[Tensor],
+    weights: Tensor, options: SelfKDOptions, excluded: Sequence[int], scale: float,
+) -> Tuple[Sums, Tensor, Tensor, Tensor]:  # fmt: skip
+    """All that is made of C tokens once their logits have been read, for a compiler to fuse.
+
+    Args:
+        words: see :class:`~.fused_divergence.SupportWords`.
+        target_logit: (C,) in the dtype of the features.
+        read: what :func:`~.compiled_rows.read_rows` gives first: largest logit, its word, logsumexp less it, (C,) each.
+        keep: (C,) bool, False for tokens that do not count; None: all do.
+        weights: (n,) of two numbers: alpha, and what the label-smoothed cross-entropy takes from the target's share.
+        options: of a sparse support, checked.
+        excluded: word ids that are in no support except as the target.
+        scale: of dL/dz.
+
+    Returns:
+        :class:`Sums` of each token, (C,), in nats, no sums; () int64, the number of pairs; (C, K), ``scale`` times
+        dL/dz of ``words.shares_of``; (C,), exp(z less this) is ``scale`` times dL/dz of all other words. In the dtype
+        of ``weights``; no gradient flows.
+    """
+    (best_logit, best_word, excess), (alpha, on_target) = read, weights.unbind()
+    term = sparse_terms(words, best_logit, excess, keep, alpha, options, excluded)
+    assert term.gradient is not None
+    shift, values = best_logit + excess, term.gradient[1]
+    share = 1.0 - alpha if options.normalise == "support" else torch.ones_like(alpha)
+    of_words = share * (words.logits.to(shift.dtype) - shift.unsqueeze(1)).exp()
+    is_target = words.shares_of == words.shares_of[:, :1]
+    # The target may stand in a column of its support once more: with the same value.
+    values = scale * (of_words + values - on_target * is_target)
+    values = torch.where(is_target, values[:, :1], values)
+    of_tokens = Sums(
+        excess + (best_logit - target_logit.to(shift.dtype)), shift, (best_word == words.indices[:, 0]).to(shift.dtype),
+        term.loss, term.target_prob, term.entropy, term.measure,
+    )  # fmt: skip
+    return of_tokens, term.num_pairs, values, shift - (share * scale).clamp_min(1e-30).log()
+
+
 class _CompiledSparse(ChunkPasses):
     """A few words of each token: its logits are read once, and once more where dL/dz is written over them."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
+        self.weights = self._weights()
         # Where the one most probable word is asked for, it is found while the logits are read.
         options = self.inputs.options
         self.left_out: Optional[Tensor] = None
@@ -150,25 +204,21 @@ class _CompiledSparse(ChunkPasses):
             self.left_out.index_fill_(0, self.excluded_ids, True)
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
-        target = self.inputs.target[tokens]
-        column = target.unsqueeze(1)
-        target_logit = z.gather(1, column).squeeze(1).to(self.dtype)
+        assert isinstance(self.divergence, SparseDivergence)
+        inputs, keep = self.inputs, self._keep(tokens)
+        column = inputs.target[tokens].unsqueeze(1)
         predicted = self._predicted(z, column)[2] if self.predicts else None
         best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, self.left_out, self.dtype)
+        read = best_logit, best_word, excess
         predicted = best_allowed if predicted is None else predicted
-        chunk = Chunk(tokens, z, None, best_logit, best_word, excess, predicted, self._keep(tokens))
-        term = self.divergence.add(chunk, self.wants_gradient)
-        if self.wants_gradient and term.gradient is not None:
-            words, values = term.gradient
-            values[:, 0] -= self.on_target
-            share, shift = self.divergence.share_of_probs, best_logit + excess
-            of_words = share * (z.gather(1, words).to(self.dtype) - shift.unsqueeze(1)).exp()
-            # The target may stand in a column of its support once more: with the same value.
-            values = self.scale * (of_words + values)
-            values = torch.where(words == column, values[:, :1], values)
-            compiled(write_rows)(z, shift - math.log(max(share * self.scale, 1e-300)))
-            z.scatter_(1, words, values.to(z.dtype))
-        return self._of_tokens(chunk, target, target_logit, term), term.num_pairs, z
+        words = self.divergence.words_of(Chunk(tokens, z, None, *read, predicted, keep))
+        of_tokens, num_pairs, values, shift = compiled(sparse_rows)(
+            words, z.gather(1, column).squeeze(1), read, keep, self.weights, inputs.options, inputs.excluded, self.scale
+        )
+        if self.wants_gradient:
+            compiled(write_rows)(z, shift)
+            z.scatter_(1, words.shares_of, values.to(z.dtype))
+        return of_tokens, num_pairs, z
 
 
 class _CompiledFull(ChunkPasses):
@@ -176,9 +226,7 @@ class _CompiledFull(ChunkPasses):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        weights = torch.full((2,), self.inputs.alpha, dtype=self.dtype, device=self.inputs.target.device)
-        weights[1:].fill_(self.on_target)
-        self.weights = weights
+        self.weights = self._weights()
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, FullDivergence)
@@ -200,7 +248,7 @@ def make_passes(inputs: DivergenceInputs, on_target: float, scale: float, wants_
     Returns:
         :class:`ChunkPasses`, before the first chunk.
     """
-    passes = _Eager
+    passes: Type[ChunkPasses] = _Eager
     if inputs.compiled:
         passes = _CompiledFull if SUPPORTS[inputs.options.support] is None else _CompiledSparse
     return passes(inputs, on_target, scale, wants_gradient)

@@ -98,6 +98,29 @@ class Measure:
         Returns:
             (N, K).
         """
+        return self.of_rows(weight.detach()[indices], self.centre(weight))
+
+    def centre(self, weight: Tensor) -> Optional[Tensor]:
+        """What :meth:`of_rows` has to know of all of W.
+
+        Args:
+            weight: (V, d), any float dtype.
+
+        Returns:
+            (d,), the mean row, float32 or better; None where it is not needed.
+        """
+        return None
+
+    def of_rows(self, rows: Tensor, centre: Optional[Tensor]) -> Tensor:
+        """Measures of rows of W to the first of them.
+
+        Args:
+            rows: (N, K, d), any float dtype; the first of each token is its target's.
+            centre: (d,) of :meth:`centre`, or None.
+
+        Returns:
+            (N, K).
+        """
         raise NotImplementedError
 
     def to_every_word(self, weight: Tensor, words: Tensor) -> Tensor:
@@ -160,8 +183,8 @@ def _dtype_of_rows(weight: Tensor, dtype: torch.dtype) -> torch.dtype:
 class _Distance(Measure):
     name, of_itself, has_unit = "distance", 0.0, True
 
-    def of_support(self, weight: Tensor, indices: Tensor) -> Tensor:
-        rows = weight.detach()[indices].to(at_least_float32(weight.dtype))
+    def of_rows(self, rows: Tensor, centre: Optional[Tensor]) -> Tensor:
+        rows = rows.to(at_least_float32(rows.dtype))
         distances: Tensor = torch.linalg.vector_norm(rows - rows[:, :1], dim=2)
         return distances
 
@@ -192,10 +215,12 @@ class _Distance(Measure):
 class _Cosine(Measure):
     name, of_itself, has_unit = "cosine", 1.0, False
 
-    def of_support(self, weight: Tensor, indices: Tensor) -> Tensor:
-        dtype = at_least_float32(weight.dtype)
-        weight = weight.detach()
-        rows = functional.normalize(weight[indices].to(dtype) - weight.mean(dim=0, dtype=dtype), dim=2)
+    def centre(self, weight: Tensor) -> Optional[Tensor]:
+        return weight.detach().mean(dim=0, dtype=at_least_float32(weight.dtype))
+
+    def of_rows(self, rows: Tensor, centre: Optional[Tensor]) -> Tensor:
+        assert centre is not None
+        rows = functional.normalize(rows.to(at_least_float32(rows.dtype)) - centre, dim=2)
         cosines = torch.bmm(rows, rows[:, 0].unsqueeze(2)).squeeze(2)
         cosines[:, 0] = self.of_itself
         return cosines

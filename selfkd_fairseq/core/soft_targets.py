@@ -35,6 +35,8 @@ __all__ = [
     "probabilities",
     "soft_targets",
     "sparse_soft_targets",
+    "words_of_rows",
+    "words_of_shares",
 ]
 
 
@@ -201,40 +203,61 @@ def _scores(
     return scores
 
 
+def words_of_rows(indices: Tensor, options: SelfKDOptions, shuffle: Optional[Shuffle]) -> Tensor:
+    """The words whose rows of W stand for those of a sparse support: others with the control ``shuffled_rows``.
+
+    Args:
+        indices: (N, K) int64, words of the support.
+        options: assumed checked.
+        shuffle: for the controls that shuffle, else None.
+
+    Returns:
+        (N, K) int64.
+    """
+    return shuffle.words(indices) if shuffle is not None and options.control == "shuffled_rows" else indices
+
+
+def words_of_shares(indices: Tensor, options: SelfKDOptions, shuffle: Optional[Shuffle]) -> Tensor:
+    """The words that get the shares of those of a sparse support: others with the control ``shuffled``.
+
+    Args:
+        indices: (N, K) int64, words of the support.
+        options: assumed checked.
+        shuffle: for the controls that shuffle, else None.
+
+    Returns:
+        (N, K) int64; column 0 is the target always.
+    """
+    return shuffle.words(indices, back=True) if shuffle is not None and options.control == "shuffled" else indices
+
+
 @torch.no_grad()
 def sparse_soft_targets(
-    weight: Tensor,
     support: Support,
     options: SelfKDOptions,
+    dtype: torch.dtype,
+    measures: Optional[Tensor],
     temperature: Optional[Tensor],
     teacher_scores: Optional[Tensor] = None,
-    shuffle: Optional[Shuffle] = None,
 ) -> SoftTargets:
     """Soft targets over a sparse support.
 
     Args:
-        weight: (V, d), the output embedding matrix; float16, bfloat16, float32 or float64.
         support: see :class:`Support`.
         options: assumed checked.
+        dtype: of the result, float32 or float64.
+        measures: (N, K) of the words of :func:`words_of_rows` and the first of them; None where W is not read.
         temperature: (), tau', above 0, of :func:`effective_temperature`; None where W is not read.
         teacher_scores: (N, K) z0 of the words of the support, for the teacher ``self``, else None.
-        shuffle: for the controls that shuffle, else None.
 
     Returns:
-        :class:`SoftTargets`, float32 or better; no gradient flows.
+        :class:`SoftTargets` of the words of the support; no gradient flows.
     """
     indices, valid = support
-    measures = None
-    if options.reads_embedding:
-        of = shuffle.words(indices) if shuffle is not None and options.control == "shuffled_rows" else indices
-        measures = SIMILARITIES[options.similarity].measure.of_support(weight, of)
     scores = _scores(options, measures, temperature, teacher_scores)
     if scores is None:
         scores = torch.zeros(indices.shape, device=indices.device)
-    probs = probabilities(scores.to(at_least_float32(weight.dtype)), valid, options.min_target_prob)
-    if shuffle is not None and options.control == "shuffled":
-        indices = shuffle.words(indices, back=True)
-    return SoftTargets(indices, probs, measures, valid)
+    return SoftTargets(indices, probabilities(scores.to(dtype), valid, options.min_target_prob), measures, valid)
 
 
 def _full_soft_targets(
@@ -313,4 +336,10 @@ def soft_targets(
     choice = Choice(scores, weight, target, options.support_size, excluded, beside_target, neighbours, generator)
     support = make_support(target, words_of(choice), excluded)
     teacher = None if teacher is None else teacher.gather(1, support.indices)
-    return sparse_soft_targets(weight, support, options, temperature, teacher, shuffle)
+    measures = None
+    if options.reads_embedding:
+        words = words_of_rows(support.indices, options, shuffle)
+        measures = SIMILARITIES[options.similarity].measure.of_support(weight, words)
+    dtype = at_least_float32(weight.dtype)
+    q = sparse_soft_targets(support, options, dtype, measures, temperature, teacher)
+    return q._replace(indices=words_of_shares(support.indices, options, shuffle))

@@ -21,6 +21,7 @@ __all__ = [
     "Choice",
     "Support",
     "make_support",
+    "mark_support",
     "nearest_words",
     "predicted_words",
     "random_words",
@@ -75,13 +76,24 @@ def make_support(target: Tensor, words: Tensor, excluded: Sequence[int]) -> Supp
     Returns:
         a :class:`Support` with K = n + 1 columns.
     """
-    valid = words != target.unsqueeze(1)
+    return mark_support(torch.cat([target.unsqueeze(1), words], dim=1), excluded)
+
+
+def mark_support(indices: Tensor, excluded: Sequence[int]) -> Support:
+    """As :func:`make_support`, of targets and words that stand together already.
+
+    Args:
+        indices: (N, K) int64, the target first.
+        excluded: word ids that are in no support except as the target.
+
+    Returns:
+        a :class:`Support` with these columns.
+    """
+    target, words = indices[:, :1], indices[:, 1:]
+    valid = words != target
     for word in excluded:
         valid &= words != word
-    return Support(
-        indices=torch.cat([target.unsqueeze(1), words], dim=1),
-        valid=torch.cat([torch.ones_like(target, dtype=torch.bool).unsqueeze(1), valid], dim=1),
-    )
+    return Support(indices, torch.cat([torch.ones_like(target, dtype=torch.bool), valid], dim=1))
 
 
 def predicted_words(scores: Tensor, size: int, excluded: Sequence[int], target: Optional[Tensor] = None) -> Tensor:
