@@ -78,7 +78,7 @@ class FullRows(NamedTuple):
         dots: (C, V) products of the rows of W, float32 or better; None where W is not read.
         products: of W, whose rows these are of.
         temperature: () tau'; None where W is not read.
-        teacher_logits: (C, V) z0 of the teacher ``self``, else None.
+        teacher_logits: (C, V) z0 of the teacher ``self``, in the dtype of the features; else None.
         shuffle: of the controls that shuffle, else None.
     """
 
@@ -126,7 +126,8 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Ten
         measure = measures.masked_fill(of_target | rows.left_out, 0.0).sum(dim=1)
         scores = similarity.score(measures.clone(), rows.temperature)
     if rows.teacher_logits is not None:
-        scores = rows.teacher_logits / options.student_temperature + options.embedding_weight * scores
+        softened = rows.teacher_logits.to(like.dtype) / options.student_temperature
+        scores = softened + options.embedding_weight * scores
     return scores.masked_fill(rows.left_out & ~of_target, -math.inf), measure
 
 

@@ -301,7 +301,9 @@ class FullDivergence(Divergence):
         if inputs.weight.dtype != inputs.dtype and not inputs.compiled:
             self.below_best = torch.empty(shape, dtype=inputs.dtype, device=device)
         if inputs.teacher_features is not None:
-            self.teacher_logits = torch.empty(shape, dtype=inputs.dtype, device=device)
+            # Compiled passes read them as they read those of the model; the others work on them in place.
+            dtype = inputs.weight.dtype if inputs.compiled else inputs.dtype
+            self.teacher_logits = torch.empty(shape, dtype=dtype, device=device)
 
     def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
         """See :meth:`Divergence.add`.
@@ -354,11 +356,13 @@ class FullDivergence(Divergence):
         return terms, self.targets.num_pairs(target, None if keep is None else keep[tokens])
 
     def _teacher_logits(self, tokens: slice, length: int) -> Optional[Tensor]:
-        """z0 (C, V) of the teacher ``self``, which may be overwritten; None where there is none."""
+        """z0 (C, V) of the teacher ``self``, in the dtype of the buffer; None where there is none."""
         inputs = self.inputs
         if inputs.teacher_features is None or self.teacher_logits is None:
             return None
         logits = self.teacher_logits[:length]
+        if logits.dtype == inputs.weight.dtype:
+            return project(inputs.teacher_features[tokens], inputs.weight, inputs.bias, logits)
         bias = None if inputs.bias is None else inputs.bias.to(inputs.dtype)
         return product(logits, inputs.teacher_features[tokens], inputs.weight.t(), bias)
 

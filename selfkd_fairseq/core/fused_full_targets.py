@@ -83,7 +83,7 @@ class FullTargets:
 
         Args:
             target: (C,) int64; C is at most the chunk size.
-            teacher_logits: (C, V) in the dtype of q, for the teacher ``self``, else None.
+            teacher_logits: (C, V), for the teacher ``self``, else None.
 
         Returns:
             :class:`~.compiled_rows.FullRows`, good until the next call.

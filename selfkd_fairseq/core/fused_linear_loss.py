@@ -290,11 +290,10 @@ def fused_self_kd_loss(
 def _bytes_held(low: torch.dtype, dtype: torch.dtype, options: SelfKDOptions, compiled: bool) -> int:
     """Of the tensors (C, V) of a chunk, for each token and word: logits in the dtype ``low``, all else in ``dtype``."""
     is_full = SUPPORTS[options.support] is None
-    held = int(is_full and options.needs_teacher_pass)
+    has_teacher = is_full and options.needs_teacher_pass
     if compiled:
-        held += int(is_full and options.reads_embedding)
-    else:
-        held += 1 + 2 * is_full + (is_full and low != dtype) + (is_full and options.student_temperature != 1)
+        return low.itemsize * (1 + has_teacher) + dtype.itemsize * (is_full and options.reads_embedding)
+    held = has_teacher + 1 + 2 * is_full + (is_full and low != dtype) + (is_full and options.student_temperature != 1)
     return low.itemsize + held * dtype.itemsize
 
 

@@ -43,7 +43,7 @@ FORMS = {
     "predicted, self alone, within": {**SELF, **of_embedding(0.0), **WITHIN},
     "nearest, cosine, self, within, T 2": {**NEAREST, **COSINE, **SELF, **of_embedding(0.5), **WITHIN, **student(2.0)},
     "full, self, T 2": {**FULL, **SELF, **of_embedding(2.0), **student(2.0)},
-    "full, cosine, self, by default": BY_DEFAULT,
+    "full, cosine, self": {**FULL, **COSINE, **SELF},
     "full, self alone": {**FULL, **SELF, **of_embedding(0.0)},
     # controls
     "predicted, uniform": UNIFORM,
