@@ -56,8 +56,12 @@ def rms_distance(weight: Tensor) -> Tensor:
     Returns:
         () float32 (float64 for a float64 ``weight``), at least 0.
     """
+    return _rms_distance(centred(weight))
+
+
+def _rms_distance(centred_rows: Tensor) -> Tensor:
     # Row by row: over all V d numbers at once, vector_norm on the CPU was off by 6e-4 (V = 32,000, d = 512).
-    norms: Tensor = torch.linalg.vector_norm(centred(weight), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(centred_rows, dim=1)
     return (2.0 * norms.pow(2).mean()).sqrt()
 
 
@@ -195,8 +199,9 @@ class _Distance(Measure):
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
         # In units of the RMS distance, so that no square overflows.
-        unit = rms_distance(weight).clamp_min(torch.finfo(dtype).tiny)
-        rows = (centred(weight) / unit).to(_dtype_of_rows(weight, dtype))
+        rows = centred(weight)
+        unit = _rms_distance(rows).clamp_min(torch.finfo(dtype).tiny)
+        rows = rows.div_(unit).to(_dtype_of_rows(weight, dtype))
         return Products(rows, torch.linalg.vector_norm(rows, dim=1, dtype=dtype).pow(2), unit.to(dtype))
 
     def of_dots(self, dots: Tensor, products: Products, words: Tensor) -> Tensor:

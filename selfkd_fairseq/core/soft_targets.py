@@ -135,7 +135,7 @@ def make_shuffle(
     return Shuffle(*(words.to(device) for words in _permutation(vocabulary_size, tuple(excluded))))
 
 
-def effective_temperature(weight: Tensor, options: SelfKDOptions) -> Tensor:
+def effective_temperature(weight: Tensor, options: SelfKDOptions, rms: Optional[Tensor] = None) -> Tensor:
     """The temperature tau' of the soft targets, in units of the measure of their similarity.
 
     It is kept above 0 so that a matrix of equal rows, whose distances are all 0, gives equal shares and not NaN, and so
@@ -144,6 +144,7 @@ def effective_temperature(weight: Tensor, options: SelfKDOptions) -> Tensor:
     Args:
         weight: (V, d), any float dtype; no gradient flows.
         options: tau, its scale and the similarity; assumed checked.
+        rms: () :func:`~.geometry.rms_distance` of ``weight`` where it is known; None: it is computed.
 
     Returns:
         () float32 (float64 for a float64 ``weight``).
@@ -153,7 +154,7 @@ def effective_temperature(weight: Tensor, options: SelfKDOptions) -> Tensor:
     temperature = min(max(options.temperature, least), most)
     if options.temperature_scale == "absolute" or not SIMILARITIES[options.similarity].measure.has_unit:
         return torch.full((), temperature, dtype=dtype, device=weight.device)
-    return (temperature * rms_distance(weight)).clamp(least, most)
+    return (temperature * (rms_distance(weight) if rms is None else rms)).clamp(least, most)
 
 
 def probabilities(scores: Tensor, valid: Tensor, min_target_prob: float) -> Tensor:

@@ -284,18 +284,23 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             outputs, target = outputs[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
         return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)
 
-    def _teacher_output(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
-        """What the model returns in the teacher's pass, where soft targets need that; None: what it returns anyway.
+    def _makes_teacher_pass(self, model: nn.Module) -> bool:
+        """Whether soft targets need a second pass.
 
-        In validation there is no dropout, and the model is its own teacher.
+        In validation there is no dropout, and the model is its own teacher. So it is where alpha stays at 0: a pass
+        would draw random numbers, and the training would not be that of fairseq's own criterion.
         """
-        if not (self.options.needs_teacher_pass and model.training):
+        return self.options.needs_teacher_pass and model.training and self.alpha_max > 0
+
+    def _teacher_output(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
+        """What the model returns in the teacher's pass; None where it makes none."""
+        if not self._makes_teacher_pass(model):
             return None
         return teacher_pass(model, sample["net_input"], sample["target"].device, self.teacher_mode)
 
     def _loss_from_features(self, embedding: OutputEmbedding, model: nn.Module, sample: Dict[str, Any]) -> SelfKDLoss:
         teacher_output = None
-        if self.options.needs_teacher_pass and model.training:
+        if self._makes_teacher_pass(model):
             with features_instead_of_logits(model):
                 teacher_output = self._teacher_output(model, sample)
         with features_instead_of_logits(model):

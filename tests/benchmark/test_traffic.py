@@ -39,6 +39,11 @@ def test_compiled_full_moves_less_than_label_smoothing(size):
     assert counted("self_kd compiled full", size).moved <= 0.9 * counted("label_smoothed_cross_entropy", size).moved
 
 
+@pytest.mark.parametrize("size", traffic.SIZES[1:3])
+def test_launches_of_one_chunk(size):
+    assert counted("self_kd compiled predicted", size).launches <= 60
+
+
 @pytest.mark.parametrize("name", traffic.contenders())
 def test_nothing_waits_for_the_device(name):
     assert counted(name, (512, 3000, 64)).moved > 0

@@ -131,8 +131,8 @@ def test_similarity_of_the_command_line(similarity, translation, tmp_path, capsy
 def test_what_the_matrix_alone_says_of_a_model_with_a_teacher_of_its_own(tiny_translation, tmp_path, capsys):
     checkpoint = save(
         tiny_translation, tmp_path / "model.pt", *fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd",
-        *OWN_SOFT_TARGETS, "--skd-teacher", "self", "--skd-normalise", "support", "--skd-student-temperature", "2",
-        "--skd-control", "shuffled", "--skd-similarity", "gaussian",
+        *OWN_SOFT_TARGETS, "--skd-teacher", "self", "--skd-support", "predicted", "--skd-normalise", "support",
+        "--skd-student-temperature", "2", "--skd-control", "shuffled", "--skd-similarity", "gaussian",
     )  # fmt: skip
     status, *_ = run(capsys, checkpoint, "--data", tiny_translation, "--output", tmp_path / "out", "--words", "t5")
     assert status == 0

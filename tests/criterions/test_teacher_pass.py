@@ -66,7 +66,7 @@ def test_every_module_is_in_its_own_mode_again(tiny_translation):
     before, within = modes(model), []
     assert len(set(before.values())) == 2
     model.decoder.layers[0].register_forward_hook(lambda *_: within.append((modes(model), torch.is_grad_enabled())))
-    output = teacher_pass(model, sample["net_input"], CPU)
+    output = teacher_pass(model, sample["net_input"], CPU, "eval")
     assert modes(model) == before
     assert within == [(dict.fromkeys(before, False), False)] and not output[0].requires_grad
 
@@ -82,7 +82,7 @@ def test_a_pass_that_fails_leaves_the_modes_and_the_carried_state_as_they_were(t
 
     handle = model.decoder.output_projection.register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="no memory"):
-        teacher_pass(model, second["net_input"], CPU)
+        teacher_pass(model, second["net_input"], CPU, "eval")
     handle.remove()
     assert modes(model) == before and same_states(states(model.decoder), carried)
 
@@ -96,7 +96,7 @@ def test_it_draws_nothing_and_depends_on_no_draw(extra, tiny_translation):
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        outputs.append(teacher_pass(model, sample["net_input"], CPU)[0])
+        outputs.append(teacher_pass(model, sample["net_input"], CPU, "eval")[0])
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], copy.deepcopy(model).eval()(**sample["net_input"])[0])
@@ -273,9 +273,9 @@ def test_no_gradient_is_lost_under_autocast(name, form, request):
 def test_autocast_of_the_training_is_that_of_the_teacher(tiny_translation):
     setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF)
     model, sample = setup.model.train(), batches(setup)[0]
-    exact = teacher_pass(model, sample["net_input"], CPU)[0]
+    exact = teacher_pass(model, sample["net_input"], CPU, "eval")[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low = teacher_pass(model, sample["net_input"], CPU)[0]
+        low = teacher_pass(model, sample["net_input"], CPU, "eval")[0]
         assert torch.is_autocast_cpu_enabled() and torch.is_autocast_cache_enabled()
     assert low.dtype == torch.bfloat16 and exact.dtype == torch.float32
     assert torch.allclose(low.float(), exact, atol=0.1)
@@ -294,5 +294,5 @@ def test_the_model_itself_is_called_and_not_what_wraps_it(tiny_translation):
         def forward(self, *arguments, **more):
             raise AssertionError("the wrapper was called")
 
-    output = teacher_pass(Wrapper(setup.model), sample["net_input"], CPU)[0]
+    output = teacher_pass(Wrapper(setup.model), sample["net_input"], CPU, "eval")[0]
     assert torch.equal(output, copy.deepcopy(setup.model).eval()(**sample["net_input"])[0])

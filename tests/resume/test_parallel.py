@@ -76,6 +76,6 @@ def test_two_workers_equal_one_process_with_all_batches(tiny_translation, tmp_pa
     records = logged(two.log)
     assert [update for kind, update in records if kind == "update"] == list(range(1, 7))
     for key, record in logged(one.log).items():
-        for name in ("loss", "nll_loss", "skd_loss", "skd_target_prob", "skd_distance", "alpha", "wpb", "bsz"):
+        for name in ("loss", "nll_loss", "skd_loss", "skd_target_prob", "skd_cosine", "alpha", "wpb", "bsz"):
             shown = name if key[0] == "update" else f"train_{name}"
             assert float(record[shown]) == pytest.approx(float(records[key][shown]), abs=2e-3), (key, name)
