@@ -1,5 +1,5 @@
 # Sourced by the train.sh of a corpus, which sets `recipe`, flags of fairseq-train that win over those below, and may
-# set `skd_warmup_updates`. One recipe for both systems: only the criterion differs. Flags of the caller win over all.
+# set `skd_warmup_updates`. One recipe for all systems: only the criterion differs. Flags of the caller win over all.
 if [ $# -lt 3 ]; then
     sed -n '2,/^set /s/^# //p' "$0" >&2
     exit 2

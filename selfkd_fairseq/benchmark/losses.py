@@ -125,7 +125,7 @@ def self_kd(t: Tensors, **arguments: Any) -> Tensor:
         () sum over the tokens, in nats.
     """
     arguments = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,), **arguments}
-    # The features stand for those of a pass without dropout, too: what they hold costs nothing.
+    # The features stand for those of another pass, too: what they hold costs nothing.
     return self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss
 
 

@@ -74,6 +74,11 @@ def make_parser() -> OneLineParser:
 def _soft_target_options(options: argparse.Namespace, trained_with: SelfKDOptions | None) -> SelfKDOptions:
     """Of the command line, the training or the teacher embedding; what the matrix alone says, without a control."""
     soft = trained_with or SelfKDOptions()
+    if (
+        soft.teacher == "self" and soft.embedding_weight > 0
+    ):  # a similarity times lambda is one with another temperature
+        root = 2 if soft.similarity == "gaussian" else 1
+        soft = soft._replace(temperature=soft.temperature / soft.embedding_weight ** (1 / root))
     soft = soft._replace(teacher="embedding", control="none", normalise="vocabulary", student_temperature=1.0)
     names = ("similarity", "temperature", "temperature_scale", "min_target_prob")
     given = {name: getattr(options, f"skd_{name}") for name in names}
@@ -113,7 +118,9 @@ def _notes(checkpoint: Path, embedding: TrainedEmbedding, soft: SelfKDOptions, c
         training = "It was not trained with self_kd."
     else:
         size = "" if trained.support == "full" else f" of {trained.support_size}"
-        training = f"It was trained with self_kd, support {trained.support}{size}."
+        training = f"It was trained with self_kd, teacher {trained.teacher}, support {trained.support}{size}."
+        if trained.teacher == "self":
+            training += f" The matrix had the weight {trained.embedding_weight:g} there, which the temperature holds."
     unit = ""
     if SIMILARITIES[soft.similarity].measure.has_unit:
         unit = f" {soft.temperature_scale} (as a distance {effective_temperature(weight, soft):.4g})"
@@ -133,7 +140,8 @@ def _contents(
     title = "Nearest words in the output embedding"
     if len(neighbours) > MAX_WORDS or count > MAX_NEIGHBOURS:
         parser.report(f"note: neighbours.png shows up to {MAX_WORDS} words and {MAX_NEIGHBOURS} neighbours of each")
-    settings = f"support nearest of {count}, temperature {soft.temperature:g} {soft.temperature_scale}"
+    unit = f" {soft.temperature_scale}" if SIMILARITIES[soft.similarity].measure.has_unit else ""
+    settings = f"support nearest of {count}, {soft.similarity}, temperature {soft.temperature:g}{unit}"
     picture, missing = draw_heat_map(neighbours, f"{title} ({settings}, floor {soft.min_target_prob:g})")
     if missing:
         parser.report(

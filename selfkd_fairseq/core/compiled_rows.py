@@ -30,7 +30,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as ``torch.compile`` makes it, when it is called for the first time.
 
     Args:
-        function: of this module.
+        function: of tensors, and of values that a compiler takes as constants.
 
     Returns:
         The same function, compiled.

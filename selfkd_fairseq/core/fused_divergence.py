@@ -49,7 +49,7 @@ class DivergenceInputs(NamedTuple):
         weight: (V, d), the same in the dtype of the features.
         bias: (V,) in that dtype, or None.
         target: (N,) int64.
-        teacher_features: (N, d) of the pass without dropout, or None.
+        teacher_features: (N, d) of the teacher's pass, or None.
         alpha: weight of the term.
         options: how soft targets are made and compared.
         excluded: word ids in [0, V) that are in no support except as the target.

@@ -245,7 +245,7 @@ def fused_self_kd_loss(
         chunk_size: tokens at a time; None: chosen by V and device.
         neighbours: (V, n) int64 for the support ``nearest``, or None.
         generator: CPU generator for the support ``random``; None: torch's own.
-        teacher_features: (N, d) of a pass without dropout, in the dtype of ``features``; None where no option needs it.
+        teacher_features: (N, d) of another pass, in the dtype of ``features``; None where no option needs it.
             No gradient flows.
         keep: (N,) bool, False for tokens that do not count, whose features must be 0; None: all count.
         compile_passes: whether ``torch.compile`` makes the passes over the logits.

@@ -27,8 +27,8 @@ class SelfKDOptions(NamedTuple):
             (plain distance); ``cosine``, which has no unit, does not read it.
         min_target_prob: m, the floor of the target's own probability, in [0, 1].
         similarity: of two rows of W, one of :data:`~.geometry.SIMILARITIES`.
-        teacher: ``embedding`` (the matrix W alone), or ``self`` (the model's own distribution in a pass without
-            dropout).
+        teacher: ``embedding`` (the matrix W alone), or ``self`` (the model's own distribution in another
+            pass).
         embedding_weight: lambda, what the matrix adds to the teacher ``self``, in [0, 1000]; 0: nothing. The teacher
             ``embedding`` does not read it.
         student_temperature: T, which divides the logits of the model where they are compared with the soft targets,
@@ -53,7 +53,7 @@ class SelfKDOptions(NamedTuple):
 
     @property
     def needs_teacher_pass(self) -> bool:
-        """Whether the soft targets read the logits of a pass without dropout."""
+        """Whether the soft targets read the logits of another pass."""
         return self.teacher == "self" and self.control != "uniform"
 
     @property

@@ -143,7 +143,7 @@ def self_kd_loss_from_logits(
         reduction: ``sum``, or ``none`` for one value per token (0 where the target is ignored).
         neighbours: (V, n) int64, cached neighbours for the support ``nearest``.
         generator: CPU generator for the support ``random``.
-        teacher_logits: (N', V) the model's logits for the same tokens in a pass without dropout, read by the teacher
+        teacher_logits: (N', V) the model's logits for the same tokens in another pass, read by the teacher
             ``self`` alone; no gradient flows.
 
     Returns:

@@ -96,7 +96,7 @@ def self_kd_loss(
         target: (N',) int64 word ids.
         bias: (V,) bias of the output projection, if it has one; gradients flow.
         alpha: weight of L_SKD, in [0, 1].
-        teacher_features: (N', d) features of the same tokens in a pass without dropout, in the dtype of ``features``;
+        teacher_features: (N', d) features of the same tokens in another pass, in the dtype of ``features``;
             required by the teacher ``self``, and read by no other; no gradient flows.
         label_smoothing: eps of L_CE, in [0, 1).
         ignore_index: targets with this id (padding) add nothing; it is in no support either.
@@ -130,7 +130,7 @@ def self_kd_loss(
     if not chosen.needs_teacher_pass:
         teacher_features = None
     elif teacher_features is None:
-        raise ValueError("the teacher self needs teacher_features, those of a pass without dropout")
+        raise ValueError("the teacher self needs teacher_features, those of another pass")
     check_neighbours(neighbours, vocabulary, chosen.support_size)
     check_ignore_index(ignore_index)
     excluded = words_in_vocabulary([*excluded, ignore_index], vocabulary)

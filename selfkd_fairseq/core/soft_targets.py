@@ -5,7 +5,7 @@ support. q is a softmax over S_i of the score of each word,
 
     q_ik = exp(score_ik) / sum over j in S_i of exp(score_ij)                for k in S_i, 0 elsewhere
     score_ik = s(t_i, k)                              teacher ``embedding``; s: a similarity (:mod:`.geometry`)
-    score_ik = z0_ik / T + lambda s(t_i, k)           teacher ``self``; z0: the logits of a pass without dropout
+    score_ik = z0_ik / T + lambda s(t_i, k)           teacher ``self``; z0: the logits of another pass
 
 If q_it is below the floor m, it is raised to m and the other entries are scaled so that the row still sums to 1. q is a
 constant for autograd. Every support excludes a given set of words (padding, bos), except as the target.
@@ -314,7 +314,7 @@ def soft_targets(
         neighbours: (V, n) int64, cached result of :func:`.supports.nearest_words` for every word (support ``nearest``);
             without it the neighbours of the batch's words are computed from ``weight`` as it is now.
         generator: source of the support ``random``.
-        teacher_scores: (N, V) logits or log-probabilities of the model in a pass without dropout; read by the teacher
+        teacher_scores: (N, V) logits or log-probabilities of the model in another pass; read by the teacher
             ``self`` alone.
 
     Returns:
@@ -324,7 +324,7 @@ def soft_targets(
         ValueError: the support ``predicted`` has no scores, or the teacher ``self`` none of its own.
     """
     if options.needs_teacher_pass and teacher_scores is None:
-        raise ValueError("the teacher self needs the logits of a pass without dropout")
+        raise ValueError("the teacher self needs the logits of another pass")
     temperature = effective_temperature(weight, options) if options.reads_embedding else None
     shuffle = make_shuffle(options, weight.size(0), excluded, weight.device)
     teacher = None

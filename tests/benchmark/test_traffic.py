@@ -41,6 +41,7 @@ def test_compiled_full_moves_less_than_label_smoothing(size):
 
 @pytest.mark.parametrize("size", traffic.SIZES[1:3])
 def test_launches_of_one_chunk(size):
+    """A compiled function is counted as one."""
     assert counted("self_kd compiled predicted", size).launches <= 60
 
 

@@ -454,7 +454,7 @@ def test_memory_stays_far_below_that_of_the_logits(form, chunk_size):
         ),
         (
             dict(teacher_features=None, teacher="self"),
-            "the teacher self needs teacher_features, those of a pass without dropout",
+            "the teacher self needs teacher_features, those of another pass",
         ),
         (
             dict(normalise="support", support="full"),

@@ -100,7 +100,7 @@ def test_the_teacher_self_by_hand(temperature, weight_of_embedding):
 
 def test_the_teacher_self_needs_its_logits():
     options = SelfKDOptions(teacher="self")
-    with pytest.raises(ValueError, match="the teacher self needs the logits of a pass without dropout"):
+    with pytest.raises(ValueError, match="the teacher self needs the logits of another pass"):
         soft_targets(scores_that_predict([1]), WEIGHT, torch.tensor([0]), options)
     # Uniform targets are nobody's knowledge.
     uniform = options._replace(control="uniform")

@@ -39,10 +39,10 @@ def losses(tiny_translation, tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("support", ["predicted", "nearest", "full", "random"])
+@pytest.mark.parametrize("support", ["predicted", "nearest", "full", "random", "default"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_trains_as_in_float32(precision, support, losses):
-    supported = ["--skd-teacher", "embedding", "--skd-support", support]
+    supported = [] if support == "default" else ["--skd-teacher", "embedding", "--skd-support", support]
     low, exact = losses(*PRECISIONS[precision], *supported), losses(*supported)
     assert len(exact) == UPDATES and exact[-1] < 0.97 * exact[0]  # it learns
     assert low == pytest.approx(exact, rel=2e-2)

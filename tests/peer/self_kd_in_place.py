@@ -21,7 +21,7 @@ from tests import utils as test_utils
 # the cross-entropy, which of self_kd is true at alpha 0 only.
 GENERAL = ["test_nll_loss", "test_padding", "test_reduction"]
 SETTINGS = [
-    {"skd_support": support, "skd_implementation": implementation}
+    {"skd_teacher": "embedding", "skd_support": support, "skd_implementation": implementation}
     # not `random`: it draws for a whole batch, so test_padding, where the batch is cut in two, cannot hold
     for support in ("predicted", "nearest", "full")
     for implementation in ("fused", "reference")
@@ -108,6 +108,15 @@ def test_the_loss_is_self_kd_s(output_matrix):
 )
 def test_training(case, name, monkeypatch):
     """fairseq's tests that train, validate and generate, of the models that self_kd takes."""
-    flags = ["--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-warmup-updates", "0"]
+    flags = [
+        "--criterion",
+        "self_kd",
+        "--label-smoothing",
+        "0.1",
+        "--skd-warmup-updates",
+        "0",
+        "--skd-teacher",
+        "embedding",
+    ]
     monkeypatch.setattr(test_utils, "TRAINING_FLAGS", flags)
     getattr(test_binaries, case)(name).debug()
