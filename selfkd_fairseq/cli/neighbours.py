@@ -74,9 +74,7 @@ def make_parser() -> OneLineParser:
 def _soft_target_options(options: argparse.Namespace, trained_with: SelfKDOptions | None) -> SelfKDOptions:
     """Of the command line, the training or the teacher embedding; what the matrix alone says, without a control."""
     soft = trained_with or SelfKDOptions()
-    if (
-        soft.teacher == "self" and soft.embedding_weight > 0
-    ):  # a similarity times lambda is one with another temperature
+    if soft.teacher == "self" and soft.embedding_weight > 0:  # lambda times a score is one of another temperature
         root = 2 if soft.similarity == "gaussian" else 1
         soft = soft._replace(temperature=soft.temperature / soft.embedding_weight ** (1 / root))
     soft = soft._replace(teacher="embedding", control="none", normalise="vocabulary", student_temperature=1.0)

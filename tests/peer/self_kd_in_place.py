@@ -108,15 +108,7 @@ def test_the_loss_is_self_kd_s(output_matrix):
 )
 def test_training(case, name, monkeypatch):
     """fairseq's tests that train, validate and generate, of the models that self_kd takes."""
-    flags = [
-        "--criterion",
-        "self_kd",
-        "--label-smoothing",
-        "0.1",
-        "--skd-warmup-updates",
-        "0",
-        "--skd-teacher",
-        "embedding",
-    ]
+    flags = ["--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-warmup-updates", "0"]
+    flags += ["--skd-teacher", "embedding"]
     monkeypatch.setattr(test_utils, "TRAINING_FLAGS", flags)
     getattr(test_binaries, case)(name).debug()
