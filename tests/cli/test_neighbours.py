@@ -129,16 +129,18 @@ def test_similarity_of_the_command_line(similarity, translation, tmp_path, capsy
 
 
 def test_what_the_matrix_alone_says_of_a_model_with_a_teacher_of_its_own(tiny_translation, tmp_path, capsys):
+    """Four times -D^2 / (2 tau^2) is that of half of tau."""
     checkpoint = save(
         tiny_translation, tmp_path / "model.pt", *fairseq_setup.TINY_TRANSFORMER, "--criterion", "self_kd",
         *OWN_SOFT_TARGETS, "--skd-teacher", "self", "--skd-support", "predicted", "--skd-normalise", "support",
         "--skd-student-temperature", "2", "--skd-control", "shuffled", "--skd-similarity", "gaussian",
+        "--skd-embedding-weight", "4",
     )  # fmt: skip
     status, *_ = run(capsys, checkpoint, "--data", tiny_translation, "--output", tmp_path / "out", "--words", "t5")
     assert status == 0
     assert written_rows(tmp_path / "out") == expected_rows(
         checkpoint, tiny_translation / "dict.tgt.txt", "decoder.output_projection.weight", ["t5"], 8,
-        temperature=0.75, temperature_scale="absolute", min_target_prob=0.2, similarity="gaussian",
+        temperature=0.375, temperature_scale="absolute", min_target_prob=0.2, similarity="gaussian",
     )  # fmt: skip
 
 
