@@ -69,11 +69,16 @@ def update_of(
     sums, statistics = [], []
     for sample in samples:
         with torch.no_grad():
-            if setup.cfg.criterion.skd_teacher_mode == "train":
+            if setup.criterion.alpha_max == 0:
+                teacher = None
+            elif setup.cfg.criterion.skd_teacher_mode == "train":
                 teacher = twin(**sample["net_input"])[0]
             else:
                 teacher = logits_without_dropout(twin, sample["net_input"])
-        logits = twin(**sample["net_input"])[0][:, prefix:]
+        whole = twin(**sample["net_input"])[0]
+        if setup.criterion.alpha_max == 0:  # no second pass: the model is its own teacher
+            teacher = whole.detach()
+        logits = whole[:, prefix:]
         target = sample["target"][:, prefix:].reshape(-1)
         flat = logits.reshape(len(target), -1)
         made = chance.of_form(
