@@ -19,8 +19,11 @@ import matplotlib.pyplot as plt  # noqa: E402
 __all__ = ["COLUMNS", "Row", "as_csv", "as_markdown", "draw_figure", "explanation"]
 
 COLORS = {
-    "cross_entropy": "tab:blue", "label_smoothing": "tab:orange", "self_kd": "tab:green", "self_kd_shuffled": "tab:gray",
-}  # fmt: skip
+    "cross_entropy": "tab:blue",
+    "label_smoothing": "tab:orange",
+    "self_kd": "tab:green",
+    "self_kd_shuffled": "tab:gray",
+}
 
 
 class Row(NamedTuple):
