@@ -81,20 +81,11 @@ class ChunkPasses:
         """
         raise NotImplementedError
 
-    def _keep(self, tokens: slice) -> Optional[Tensor]:
-        return None if self.inputs.keep is None else self.inputs.keep[tokens]
-
     def _weights(self) -> Tensor:
         """For a compiler, which takes numbers as constants."""
         weights = torch.full((2,), self.inputs.alpha, dtype=self.dtype, device=self.inputs.target.device)
         weights[1:].fill_(self.on_target)
         return weights
-
-    def _of_tokens(self, chunk: Chunk, target: Tensor, target_logit: Tensor, term: Terms) -> Sums:
-        return Sums(
-            chunk.excess + (chunk.best_logit - target_logit), chunk.excess + chunk.best_logit,
-            (chunk.best_word == target).to(self.dtype), term.loss, term.target_prob, term.entropy, term.measure,
-        )  # fmt: skip
 
     def _predicted(self, z: Tensor, column: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """The largest logit (C,), its word (C,), and the n most probable words that may be in the support (C, n).
@@ -136,7 +127,7 @@ class _Eager(ChunkPasses):
         best_logit, target_logit = (x.to(self.dtype) for x in (best_logit, z.gather(1, column).squeeze(1)))
         # logsumexp less the largest logit: of differences, so that an offset of all logits costs no precision.
         excess = -probs.gather(1, best_word.unsqueeze(1)).squeeze(1).log()
-        chunk = Chunk(tokens, z, probs, best_logit, best_word, excess, predicted, self._keep(tokens))
+        chunk = Chunk(tokens, z, probs, best_logit, best_word, excess, predicted, self.inputs.kept(tokens))
         term = self.divergence.add(chunk, self.wants_gradient)
         dz = probs
         if self.wants_gradient:
@@ -147,7 +138,17 @@ class _Eager(ChunkPasses):
             probs.scatter_add_(1, column, torch.full_like(column, -self.on_target, dtype=self.dtype))
             if z.dtype != self.dtype:
                 dz = torch.mul(probs, self.scale, out=z)
-        return self._of_tokens(chunk, target, target_logit, term), term.num_pairs, dz
+        read = best_logit, best_word, excess
+        return _sums_of_tokens(read, target, target_logit, term), term.num_pairs, dz
+
+
+def _sums_of_tokens(read: Tuple[Tensor, Tensor, Tensor], target: Tensor, target_logit: Tensor, term: Terms) -> Sums:
+    """From largest logit, its word, and logsumexp less it, (C,) each; all in the dtype of the last."""
+    best_logit, best_word, excess = read
+    return Sums(
+        excess + (best_logit - target_logit), excess + best_logit, (best_word == target).to(excess.dtype), term.loss,
+        term.target_prob, term.entropy, term.measure,
+    )  # fmt: skip
 
 
 def sparse_rows(
@@ -171,7 +172,7 @@ def sparse_rows(
         dL/dz of ``words.shares_of``; (C,), exp(z less this) is ``scale`` times dL/dz of all other words. In the dtype
         of ``weights``; no gradient flows.
     """
-    (best_logit, best_word, excess), (alpha, on_target) = read, weights.unbind()
+    (best_logit, _, excess), (alpha, on_target) = read, weights.unbind()
     term = sparse_terms(words, best_logit, excess, keep, alpha, options, excluded)
     assert term.gradient is not None
     shift, values = best_logit + excess, term.gradient[1]
@@ -181,10 +182,7 @@ def sparse_rows(
     # The target may stand in a column of its support once more: with the same value.
     values = scale * (of_words + values - on_target * is_target)
     values = torch.where(is_target, values[:, :1], values)
-    of_tokens = Sums(
-        excess + (best_logit - target_logit.to(shift.dtype)), shift, (best_word == words.indices[:, 0]).to(shift.dtype),
-        term.loss, term.target_prob, term.entropy, term.measure,
-    )  # fmt: skip
+    of_tokens = _sums_of_tokens(read, words.indices[:, 0], target_logit.to(shift.dtype), term)
     return of_tokens, term.num_pairs, values, shift - (share * scale).clamp_min(1e-30).log()
 
 
@@ -196,16 +194,16 @@ class _CompiledSparse(ChunkPasses):
         self.weights = self._weights()
         # Where the one most probable word is asked for, it is found while the logits are read.
         options = self.inputs.options
+        is_found = options.support_size == 1 and options.normalise == "vocabulary"
+        self.predicts = options.support == "predicted" and not is_found
         self.left_out: Optional[Tensor] = None
-        self.predicts = options.support == "predicted"
-        if self.predicts and options.support_size == 1 and options.normalise == "vocabulary":
-            self.predicts = False
+        if options.support == "predicted" and is_found:
             self.left_out = torch.zeros(self.inputs.weight.size(0), dtype=torch.bool, device=self.inputs.target.device)
             self.left_out.index_fill_(0, self.excluded_ids, True)
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, SparseDivergence)
-        inputs, keep = self.inputs, self._keep(tokens)
+        inputs, keep = self.inputs, self.inputs.kept(tokens)
         column = inputs.target[tokens].unsqueeze(1)
         predicted = self._predicted(z, column)[2] if self.predicts else None
         best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, self.left_out, self.dtype)

@@ -21,9 +21,8 @@ from .soft_targets import (
     effective_temperature,
     entropy,
     make_shuffle,
+    shuffled_words,
     sparse_soft_targets,
-    words_of_rows,
-    words_of_shares,
 )
 from .supports import SUPPORTS, Choice, mark_support
 
@@ -75,6 +74,17 @@ class DivergenceInputs(NamedTuple):
     dtype: torch.dtype
     keep: Optional[Tensor] = None
     compiled: bool = False
+
+    def kept(self, tokens: slice) -> Optional[Tensor]:
+        """``keep`` of a chunk.
+
+        Args:
+            tokens: which of the N.
+
+        Returns:
+            (C,) bool, or None.
+        """
+        return None if self.keep is None else self.keep[tokens]
 
 
 class Chunk(NamedTuple):
@@ -265,12 +275,11 @@ class SparseDivergence(Divergence):
         chosen = chunk.predicted if self.words is None else self.words[tokens]
         assert chosen is not None
         indices = torch.cat([inputs.target[tokens].unsqueeze(1), chosen], dim=1)
-        rows = teacher_scores = None
-        if options.reads_embedding:
-            rows = inputs.embedding[words_of_rows(indices, options, self.shuffle)]
+        rows_of, shares_of = shuffled_words(indices, options, self.shuffle)
+        rows = inputs.embedding[rows_of] if options.reads_embedding else None
+        teacher_scores = None
         if inputs.teacher_features is not None:
             teacher_scores = self._teacher_scores(inputs.teacher_features[tokens], indices)
-        shares_of = words_of_shares(indices, options, self.shuffle)
         return SupportWords(
             indices, shares_of, chunk.z.gather(1, shares_of), rows, self.centre, self.temperature, teacher_scores
         )  # fmt: skip
@@ -349,11 +358,11 @@ class FullDivergence(Divergence):
         Returns:
             :class:`~.compiled_rows.FullTerms`, in nats, of each token, no sums; and () int64 the number of pairs.
         """
-        target, keep = self.inputs.target[tokens], self.inputs.keep
+        target = self.inputs.target[tokens]
         teacher_logits = self._teacher_logits(tokens, z.size(0))
         rows = self.targets.rows_of_tokens(target, teacher_logits)
         terms = compiled(full_rows)(z, rows, self.inputs.options, weights, scale, wants_gradient)
-        return terms, self.targets.num_pairs(target, None if keep is None else keep[tokens])
+        return terms, self.targets.num_pairs(target, self.inputs.kept(tokens))
 
     def _teacher_logits(self, tokens: slice, length: int) -> Optional[Tensor]:
         """z0 (C, V) of the teacher ``self``, in the dtype of the buffer; None where there is none."""

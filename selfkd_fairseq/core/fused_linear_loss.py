@@ -110,7 +110,7 @@ class _Pass:
         wants_gradient = any(gradient is not None for gradient in grads)
         on_target = (1.0 - alpha) * (1.0 - self.label_smoothing - self.smoothing_of_others)
         passes = make_passes(self.inputs, on_target, self.scale, wants_gradient)
-        size, keep = self.inputs.chunk_size, self.inputs.keep
+        size = self.inputs.chunk_size
         logits = torch.empty(size, w.size(0), dtype=h.dtype, device=h.device)
         sums = torch.zeros(len(Sums._fields), dtype=dtype, device=h.device)
         num_pairs = torch.zeros((), dtype=torch.long, device=h.device)
@@ -120,8 +120,8 @@ class _Pass:
             of_tokens, pairs, dz = passes.run(z, tokens)
             if wants_gradient:
                 self._backward_products(dz, tokens, grads)
-            rows = torch.stack(of_tokens)
-            sums = sums + (rows if keep is None else rows.masked_fill(~keep[tokens], 0.0)).sum(dim=1)
+            rows, keep = torch.stack(of_tokens), self.inputs.kept(tokens)
+            sums = sums + (rows if keep is None else rows.masked_fill(~keep, 0.0)).sum(dim=1)
             num_pairs = num_pairs + pairs
         total = Sums(*sums.unbind())
         num_tokens = self._num_tokens()
@@ -138,8 +138,7 @@ class _Pass:
 
     def _backward_products(self, dz: Tensor, tokens: slice, grads: Gradients) -> None:
         """Add the products of dL/dz (C, V), which is scaled and in the dtype of the features."""
-        h, back = self.features[tokens], 1.0 / self.scale
-        keep = None if self.inputs.keep is None else self.inputs.keep[tokens]
+        h, back, keep = self.features[tokens], 1.0 / self.scale, self.inputs.kept(tokens)
         if grads.bias is not None and keep is None:
             grads.bias.add_(dz.sum(dim=0, dtype=self.dtype), alpha=back)
         elif grads.bias is not None and keep is not None:

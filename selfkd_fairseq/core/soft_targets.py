@@ -33,10 +33,9 @@ __all__ = [
     "entropy",
     "make_shuffle",
     "probabilities",
+    "shuffled_words",
     "soft_targets",
     "sparse_soft_targets",
-    "words_of_rows",
-    "words_of_shares",
 ]
 
 
@@ -204,8 +203,8 @@ def _scores(
     return scores
 
 
-def words_of_rows(indices: Tensor, options: SelfKDOptions, shuffle: Optional[Shuffle]) -> Tensor:
-    """The words whose rows of W stand for those of a sparse support: others with the control ``shuffled_rows``.
+def shuffled_words(indices: Tensor, options: SelfKDOptions, shuffle: Optional[Shuffle]) -> Tuple[Tensor, Tensor]:
+    """What the controls that shuffle make of the words of a sparse support.
 
     Args:
         indices: (N, K) int64, words of the support.
@@ -213,23 +212,14 @@ def words_of_rows(indices: Tensor, options: SelfKDOptions, shuffle: Optional[Shu
         shuffle: for the controls that shuffle, else None.
 
     Returns:
-        (N, K) int64.
+        (N, K) int64 each: the words whose rows of W stand for theirs (others with ``shuffled_rows``), and the words
+        that get their shares (others with ``shuffled``). Column 0 is the target always.
     """
-    return shuffle.words(indices) if shuffle is not None and options.control == "shuffled_rows" else indices
-
-
-def words_of_shares(indices: Tensor, options: SelfKDOptions, shuffle: Optional[Shuffle]) -> Tensor:
-    """The words that get the shares of those of a sparse support: others with the control ``shuffled``.
-
-    Args:
-        indices: (N, K) int64, words of the support.
-        options: assumed checked.
-        shuffle: for the controls that shuffle, else None.
-
-    Returns:
-        (N, K) int64; column 0 is the target always.
-    """
-    return shuffle.words(indices, back=True) if shuffle is not None and options.control == "shuffled" else indices
+    if shuffle is None:
+        return indices, indices
+    if options.control == "shuffled_rows":
+        return shuffle.words(indices), indices
+    return indices, shuffle.words(indices, back=True)
 
 
 @torch.no_grad()
@@ -247,7 +237,7 @@ def sparse_soft_targets(
         support: see :class:`Support`.
         options: assumed checked.
         dtype: of the result, float32 or float64.
-        measures: (N, K) of the words of :func:`words_of_rows` and the first of them; None where W is not read.
+        measures: (N, K) of the rows that :func:`shuffled_words` names and the first of them; None where W is not read.
         temperature: (), tau', above 0, of :func:`effective_temperature`; None where W is not read.
         teacher_scores: (N, K) z0 of the words of the support, for the teacher ``self``, else None.
 
@@ -337,10 +327,10 @@ def soft_targets(
     choice = Choice(scores, weight, target, options.support_size, excluded, beside_target, neighbours, generator)
     support = make_support(target, words_of(choice), excluded)
     teacher = None if teacher is None else teacher.gather(1, support.indices)
+    rows_of, shares_of = shuffled_words(support.indices, options, shuffle)
     measures = None
     if options.reads_embedding:
-        words = words_of_rows(support.indices, options, shuffle)
-        measures = SIMILARITIES[options.similarity].measure.of_support(weight, words)
+        measures = SIMILARITIES[options.similarity].measure.of_support(weight, rows_of)
     dtype = at_least_float32(weight.dtype)
     q = sparse_soft_targets(support, options, dtype, measures, temperature, teacher)
-    return q._replace(indices=words_of_shares(support.indices, options, shuffle))
+    return q._replace(indices=shares_of)

@@ -91,7 +91,9 @@ def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(functi
     }
     of_chunk, arguments, units = work[function]
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
-    monkeypatch.setattr(logging.getLogger("torch._inductor.compile_fx.__inductor_metrics"), "level", logging.INFO)
+    logger = logging.getLogger("torch._inductor.compile_fx.__inductor_metrics")
+    level = logger.level
+    logger.setLevel(logging.INFO)  # not the attribute: a logger remembers what it was not enabled for
     torch._dynamo.reset()
     metrics.reset()
     compiled.cache_clear()
@@ -99,5 +101,6 @@ def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(functi
         with config.patch(force_disable_caches=True):
             compiled(of_chunk)(*arguments)
     finally:
+        logger.setLevel(level)
         compiled.cache_clear()
     assert metrics.num_bytes_accessed / (2 * tokens * vocabulary) == pytest.approx(units, rel=0.03)

@@ -44,14 +44,14 @@ def logits_without_dropout(model: Any, net_input: dict[str, Any]) -> Tensor:
     return logits
 
 
+def logits_with_dropout(model: Any, net_input: dict[str, Any]) -> Tensor:
+    """Logits (B, T, V) in training mode, of a model that carries no state."""
+    logits: Tensor = model(**net_input)[0]
+    return logits
+
+
 def update_of(
-    setup: Any,
-    samples: list[Any],
-    options: dict[str, Any],
-    *,
-    alpha: float,
-    num_updates: int = 0,
-    prefix: int = 0,
+    setup: Any, samples: list[Any], options: dict[str, Any], *, alpha: float, num_updates: int = 0, prefix: int = 0
 ) -> Update:
     """The update that a Trainer makes of these batches, in the dtype of the model.
 
@@ -68,16 +68,13 @@ def update_of(
     torch.manual_seed(setup.cfg.common.seed + num_updates)
     sums, statistics = [], []
     for sample in samples:
-        with torch.no_grad():
-            if setup.criterion.alpha_max == 0:
-                teacher = None
-            elif setup.cfg.criterion.skd_teacher_mode == "train":
-                teacher = twin(**sample["net_input"])[0]
-            else:
-                teacher = logits_without_dropout(twin, sample["net_input"])
+        teacher = None  # where alpha stays at 0 there is no second pass: the model is its own teacher
+        if setup.criterion.alpha_max > 0:
+            of_mode = {"eval": logits_without_dropout, "train": logits_with_dropout}
+            with torch.no_grad():
+                teacher = of_mode[setup.cfg.criterion.skd_teacher_mode](twin, sample["net_input"])
         whole = twin(**sample["net_input"])[0]
-        if setup.criterion.alpha_max == 0:  # no second pass: the model is its own teacher
-            teacher = whole.detach()
+        teacher = whole.detach() if teacher is None else teacher
         logits = whole[:, prefix:]
         target = sample["target"][:, prefix:].reshape(-1)
         flat = logits.reshape(len(target), -1)

@@ -181,10 +181,7 @@ def test_an_update_whose_gradients_overflow_is_skipped_and_the_scale_halved(
     """To the same scale as with fairseq's own criterion; weights, number of updates and alpha stay as they were."""
     flags = [*TRANSFORMER, *PRECISIONS[precision][0], "--fp16-init-scale", str(2**14)]
     scales = {}
-    for name, criterion in (
-        ("theirs", THEIRS),
-        ("ours", [*OURS, *EMBEDDING, "--skd-support", support]),
-    ):
+    for name, criterion in (("theirs", THEIRS), ("ours", [*OURS, *EMBEDDING, "--skd-support", support])):
         trainer = trainer_of(tiny_translation, *flags, *criterion, *(["--skd-warmup-updates", "10"] * (name == "ours")))
         sample, before = samples(trainer)[0], weights(trainer)
         messages()

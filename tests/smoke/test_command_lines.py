@@ -16,6 +16,7 @@ TRAIN = [
     "--clip-norm", "1", "--no-progress-bar", "--log-format", "json", "--log-interval", "1",
 ]  # fmt: skip
 SELF_KD = ["--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "30", "--report-accuracy"]
+SELF_KD += ["--skd-min-target-prob", "0.5"]
 
 
 def train(data, save_dir, *flags, start=run, cwd=ROOT, check=True):
@@ -57,7 +58,7 @@ def test_logged_values(straight):
     assert [float(r["alpha"]) for r in records] == pytest.approx([0.5 * min(1, u / 30) for u in range(40)], abs=1e-5)
     for key in ("loss", "nll_loss", "ppl", "skd_loss", "skd_target_prob", "skd_cosine", "accuracy"):
         assert all(float(r[key]) == float(r[key]) for r in records), key
-    assert all(0 < float(r["skd_target_prob"]) <= 1 for r in records)
+    assert all(0.5 <= float(r["skd_target_prob"]) <= 1 for r in records)
     assert float(records[-1]["nll_loss"]) < float(records[0]["nll_loss"])
 
 
