@@ -1,8 +1,6 @@
 """fairseq's own Trainer from the flags of a ``fairseq-train`` command line."""
 
-import contextlib
-import logging
-from typing import Iterator, List
+from typing import List
 
 import torch
 from fairseq import options, utils
@@ -10,17 +8,9 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import setup_task
 from fairseq.trainer import Trainer
 
-__all__ = ["build_trainer", "quiet"]
+from ..common.quiet import quiet
 
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No messages of level INFO."""
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
+__all__ = ["build_trainer"]
 
 
 def build_trainer(arguments: List[str], device: torch.device) -> Trainer:

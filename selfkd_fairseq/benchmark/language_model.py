@@ -11,9 +11,10 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor, nn
 
+from ..common.quiet import quiet
 from ..tasks.stream_windows import TokenStream
 from .bare_lstm import BareAWDLSTM, BareLoop, BareZaremba
-from .fairseq_trainer import build_trainer, quiet
+from .fairseq_trainer import build_trainer
 from .zipf import zipf_words
 
 __all__ = ["BARE", "CRITERIONS", "RECIPES", "Recipe", "bare_loop", "epochs", "language_model_trainer", "train_epoch"]

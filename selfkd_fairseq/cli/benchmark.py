@@ -20,6 +20,7 @@ from tqdm import tqdm
 from .. import register
 from ..benchmark import language_model, losses, preparation, report, traffic, training_step
 from ..benchmark.measure import median_seconds, peak_extra_bytes
+from ..common.quiet import quiet
 from .command import OneLineParser, count, print_now
 
 DESCRIPTION = """\
@@ -291,14 +292,15 @@ def main(argv: Optional[List[str]] = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads[0])
     options.output.mkdir(parents=True, exist_ok=True)
-    if {"loss", "training_step"} & set(options.parts):
-        _measure_losses(options, device)
-    if "traffic" in options.parts:
-        _count_traffic(options)
-    if "language_model" in options.parts:
-        _measure_language_models(options, device)
-    if "preparation" in options.parts:
-        _measure_preparation(options)
+    with quiet():
+        if {"loss", "training_step"} & set(options.parts):
+            _measure_losses(options, device)
+        if "traffic" in options.parts:
+            _count_traffic(options)
+        if "language_model" in options.parts:
+            _measure_language_models(options, device)
+        if "preparation" in options.parts:
+            _measure_preparation(options)
     return 0
 
 

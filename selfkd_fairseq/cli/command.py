@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator, Mapping, NoReturn
+from typing import IO, Any, Callable, Mapping, NoReturn
 
 from selfkd_fairseq.common.one_line import in_one_line
+from selfkd_fairseq.common.quiet import quiet
 from selfkd_fairseq.data.files import publish
 
 # As a shell reports a program that SIGPIPE ended, which is what becomes of a tool whose reader is gone.
@@ -103,18 +101,6 @@ def count(text: str) -> int:
     return int(text)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let only warnings and errors be logged: a module of fairseq sets the root logger to DEBUG when it is imported."""
-    logging.disable(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"torch\.")  # torch's advice to the authors of fairseq
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files under their final names, one after the other, when all are whole; the folder is made.
 
@@ -161,7 +147,7 @@ def run_command(
         the result any more, the program ends: see :func:`print_now`.
     """
     try:
-        with _quiet():
+        with quiet():
             result = work()
         print_now(str(result))
         return 0
