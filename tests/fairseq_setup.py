@@ -1,5 +1,7 @@
 """Toy corpora and real fairseq objects for tests."""
 
+import copy
+import functools
 import random
 import re
 import shutil
@@ -38,20 +40,6 @@ def run(name, *arguments, cwd=ROOT, check=True, stdin=None):
     if check and done.returncode != 0:
         raise AssertionError(f"{name} failed with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done
-
-
-def start(name, *arguments):
-    """Start a console command in the checkout."""
-    return subprocess.Popen(
-        [command(name), *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(*processes):
-    """Wait until each of the processes has ended well."""
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    failed = [output[-3000:] for process, output in zip(processes, outputs) if process.returncode != 0]
-    assert not failed, "\n\n".join(failed)
 
 
 def free_port():
@@ -133,18 +121,51 @@ class Setup(NamedTuple):
     criterion: object
 
 
+def parse(*arguments):
+    """What fairseq-train parses a command line to."""
+    from fairseq import options
+
+    return options.parse_args_and_arch(options.get_training_parser(), list(arguments))
+
+
+def without_soft_targets(arguments):
+    """The arguments but for ``--skd-...`` and their values."""
+    left = list(arguments)
+    for place in reversed([i for i, argument in enumerate(left) if argument.startswith("--skd-")]):
+        del left[place : place + 2]
+    return left
+
+
+@functools.lru_cache(maxsize=None)
+def _settings(*arguments):
+    """What fairseq-train makes of a command line, to be copied: Hydra takes longer than most tests of the criterion."""
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    return convert_namespace_to_omegaconf(parse(*arguments))
+
+
+def settings(*arguments):
+    """The same, from that of the line without ``--skd-...``, which are set by hand."""
+    parsed, cfg = vars(parse(*arguments)), copy.deepcopy(_settings(*without_soft_targets(arguments)))
+    for group in filter(None, cfg.values()):
+        for name in parsed:
+            if name.startswith("skd_") and name in group:
+                setattr(group, name, parsed[name])
+    return cfg
+
+
+def command_line(data, *flags):
+    """Arguments of a small fairseq-train on a CPU."""
+    common = "--cpu --seed 5 --max-tokens 200 --optimizer sgd --lr 0.1".split()
+    return [str(data), "--user-dir", str(ROOT / "selfkd_fairseq"), *common, *map(str, flags)]
+
+
 def build(data, *flags, split="train"):
     """Build task, model and criterion from a fairseq-train command line, with the split loaded."""
-    from fairseq import options, utils
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq import utils
     from fairseq.tasks import setup_task
 
-    parser = options.get_training_parser()
-    arguments = [
-        str(data), "--user-dir", str(ROOT / "selfkd_fairseq"), "--cpu", "--seed", "5", "--max-tokens", "200",
-        "--optimizer", "sgd", "--lr", "0.1", *flags,
-    ]  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, arguments))
+    cfg = settings(*command_line(data, *flags))
     utils.set_torch_seed(cfg.common.seed)
     task = setup_task(cfg.task)
     model = task.build_model(cfg.model)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
 from selfkd_fairseq.core import CONTROLS, SIMILARITIES, SUPPORTS, SelfKDOptions
@@ -20,6 +21,9 @@ from tests.fairseq_setup import (
     TINY_TRANSFORMER_LM,
     batches,
     build,
+    command_line,
+    parse,
+    settings,
 )
 
 MODELS = {
@@ -193,6 +197,12 @@ def test_defaults_follow_from_the_teacher(tiny_translation):
     assert built(*given).options == SelfKDOptions(teacher="self")
     given = ["--skd-teacher", "embedding", "--skd-min-target-prob", "0", "--skd-support", "full"]
     assert built(*given).options == SelfKDOptions(support="full", min_target_prob=0.0)
+
+
+@pytest.mark.parametrize("of_criterion", [["--report-accuracy"], flags(FORMS["nearest, cosine, self, within, T 2"])])
+def test_settings_of_these_tests_are_those_that_fairseq_makes(of_criterion):
+    line = command_line("data", *TINY_TRANSFORMER, "--criterion", "self_kd", "--skd-alpha", "0.3", *of_criterion)
+    assert settings(*line) == convert_namespace_to_omegaconf(parse(*line))
 
 
 @pytest.mark.parametrize("form", ["predicted", "full, cosine", "predicted, self"])

@@ -192,6 +192,15 @@ def test_test_script_passes_arguments_on(checkout):
     assert (folder, arguments) == (str(checkout), "-m pytest -k two words")
 
 
+def test_test_script_runs_all_and_counts_lines_on_request(checkout):
+    finished_environment(checkout)
+    for flags in ((), ("--coverage",)):
+        assert run(checkout / "scripts" / "test.sh", *flags, cwd="/").returncode == 0
+    plain, counted = (call.split("|")[2] for call in (checkout / "calls").read_text().splitlines())
+    assert plain.startswith("-m pytest -n auto ")
+    assert counted == plain.replace("pytest ", "pytest --cov --cov-report=term ", 1)
+
+
 def test_demo_script_stays_in_the_folder_of_its_caller(checkout, tmp_path):
     finished_environment(checkout)
     assert run(checkout / "scripts" / "demo.sh", "--output", "here", cwd=tmp_path, PYTHONPATH="mine").returncode == 0

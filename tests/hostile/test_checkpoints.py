@@ -18,7 +18,7 @@ from fairseq import checkpoint_utils, models, options, tasks, utils
 from selfkd_fairseq import hardening
 from selfkd_fairseq.checkpoints.damage import RunningSetting
 from selfkd_fairseq.cli import average_checkpoints
-from tests import fairseq_setup
+from tests import fairseq_setup, forked
 from tests.hostile.commands import (
     COMMANDS,
     FAIRSEQ_COMMANDS,
@@ -141,7 +141,7 @@ def test_pickles_in_other_containers_are_refused(tiny_translation, tmp_path, cap
 
 
 def test_fairseqs_own_commands_refuse_it(transformer, tiny_translation, tmp_path):
-    """True command lines, each of which ends with one line of an error."""
+    """Whole command lines, each of which ends with one line of an error."""
     harm = tmp_path / "harm"
     path = plant(transformer, tmp_path / "planted.pt", "extra_state", Shell(harm))
     train = [tiny_translation, *PLUGIN, *TRAIN_TRANSFORMER, "--save-dir", tmp_path / "new"]
@@ -154,10 +154,11 @@ def test_fairseqs_own_commands_refuse_it(transformer, tiny_translation, tmp_path
         (["fairseq-train", *train, "--restore-file", path], held),
         (["fairseq-train", *train, "--finetune-from-model", path], held),
     ]
-    processes = [fairseq_setup.start(*map(str, arguments)) for arguments, _ in lines]
-    for process, (arguments, reason) in zip(processes, lines):
-        output = process.communicate(timeout=240)[0]
-        assert process.returncode == 1 and "Traceback" not in output, output[-2000:]
+    commands = [forked.start(*arguments) for arguments, _ in lines]
+    for command, (arguments, reason) in zip(commands, lines):
+        done = command.finish(check=False)
+        output = done.stdout + done.stderr
+        assert done.returncode == 1 and "Traceback" not in output, output[-2000:]
         assert f"\n{arguments[0]}: error: {reason}" in output and output.count("error: ") == 1, output[-2000:]
         assert output.splitlines()[-1].startswith(f"{arguments[0]}: error: "), output[-2000:]
     assert not harm.exists() and not list(tmp_path.glob("new/*"))
