@@ -26,6 +26,13 @@ CRITERIONS = {
             ("self and cosine", []),  # the default
             ("self", ["--skd-embedding-weight", "0"]),
             ("predicted", ["--skd-teacher", "embedding"]),
+            (
+                "within the support, predicted 4",
+                [
+                    "--skd-teacher", "embedding", "--skd-normalise", "support", "--skd-support-size", "4",
+                    "--skd-similarity", "gaussian",
+                ],
+            ),
             ("nearest", ["--skd-teacher", "embedding", "--skd-support", "nearest", "--skd-support-size", "16"]),
             ("full", ["--skd-teacher", "embedding", "--skd-support", "full"]),
         )
