@@ -147,4 +147,5 @@ _STAND_INS = _named_for_torch()
 
 def allow_checkpoint_globals() -> None:
     """Allow :data:`CHECKPOINT_GLOBALS` in weights-only loading, for this process; a second call changes nothing."""
-    torch.serialization.add_safe_globals(_STAND_INS)
+    allowed = torch.serialization.get_safe_globals()  # torch 2.4 keeps a list, in which each would stand again
+    torch.serialization.add_safe_globals([stand_in for stand_in in _STAND_INS if stand_in not in allowed])

@@ -11,7 +11,12 @@ import pytest
 import torch
 from fairseq.logging.meters import AverageMeter
 
-from selfkd_fairseq.checkpoints.safe_globals import CHECKPOINT_GLOBALS, NumberArray, NumberType
+from selfkd_fairseq.checkpoints.safe_globals import (
+    CHECKPOINT_GLOBALS,
+    NumberArray,
+    NumberType,
+    allow_checkpoint_globals,
+)
 
 NUMBERS = {
     "counts of --eval-bleu": np.array([31, 12, 4, 1]),
@@ -85,6 +90,14 @@ def test_the_documented_list_is_the_true_one(root):
     rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
     assert set(re.findall("`(.*?)`", "".join(rows))) == set(CHECKPOINT_GLOBALS)
     assert "docs/deployment.md#what-a-checkpoint-may-hold" in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_second_call_changes_nothing():
+    """Neither in a torch that keeps what is allowed in a list."""
+    allow_checkpoint_globals()
+    before = list(torch.serialization.get_safe_globals())
+    allow_checkpoint_globals()
+    assert torch.serialization.get_safe_globals() == before
 
 
 def test_a_state_is_given_once():
