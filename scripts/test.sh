@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up .venv if need be and run the tests: bash scripts/test.sh [--coverage | pytest arguments]
-# Without arguments, all of them on all cores. --coverage: the same, a quarter slower, and the share of the package's
+# Without arguments, all of them on all cores. --coverage: the same, slower, and the share of the package's
 # lines that they run; less than 90 % is a failure.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from tests import forked
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = os.environ.get("SELFKD_LONG_TESTS") == "1"  # kills, fuzzing and sweeps at length
 SPLITS = {"train": 200, "valid": 24, "test": 12}
 # Tensors of a Transformer that fairseq 0.12.2 alone has: a buffer that is never set, and an encoder layer's parameters
 # once more for its fused form. Nothing of the model's own.
@@ -136,17 +138,20 @@ def without_soft_targets(arguments):
     return left
 
 
-@functools.lru_cache(maxsize=None)
-def _settings(*arguments):
-    """What fairseq-train makes of a command line, to be copied: Hydra takes longer than most tests of the criterion."""
+def fairseq_settings(*arguments):
+    """What fairseq-train makes of a command line."""
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
     return convert_namespace_to_omegaconf(parse(*arguments))
 
 
+# To be copied: Hydra takes longer than most tests of the criterion.
+_made_once = functools.lru_cache(maxsize=None)(fairseq_settings)
+
+
 def settings(*arguments):
     """The same, from that of the line without ``--skd-...``, which are set by hand."""
-    parsed, cfg = vars(parse(*arguments)), copy.deepcopy(_settings(*without_soft_targets(arguments)))
+    parsed, cfg = vars(parse(*arguments)), copy.deepcopy(_made_once(*without_soft_targets(arguments)))
     for group in filter(None, cfg.values()):
         for name in parsed:
             if name.startswith("skd_") and name in group:

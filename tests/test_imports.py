@@ -21,7 +21,7 @@ ROOMS = {
     "runs": {"", "version", "common", "data"},
     "evaluation": {"", "common", "checkpoints", "core", "criterions", "data", "tasks"},
     "hardening": {"common", "checkpoints", "data", "evaluation"},
-    "benchmark": {"version", "common", "core", "tasks", "runs"},
+    "benchmark": {"version", "core", "tasks", "runs"},
     "cli": {"", "common", "checkpoints", "hardening", "core", "data", "runs", "evaluation", "benchmark"},
 }
 TRAINING = {"fairseq", "fairseq_cli", "omegaconf", "hydra"}

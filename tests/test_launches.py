@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import torch
-from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed.utils import infer_init_method
 from torch.distributed.run import get_args_parser
+
+from tests.fairseq_setup import fairseq_settings
 
 REST = ["--arch", "transformer_multi30k", "--max-tokens", "100"]  # in place of the document's "..."
 A_GPU_WORKER = """
@@ -47,7 +47,7 @@ def parsed(flags):
     """fairseq-train's reading of its flags, with what every launch has to say."""
     place = flags.index("...")
     arguments = [*flags[:place], *REST, *flags[place + 1 :]]
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
+    cfg = fairseq_settings(*arguments)
     assert (cfg.task.data, cfg.criterion._name) == ("DATA", "self_kd")
     assert cfg.checkpoint.load_checkpoint_on_all_dp_ranks
     return cfg

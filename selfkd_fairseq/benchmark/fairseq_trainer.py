@@ -8,8 +8,6 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import setup_task
 from fairseq.trainer import Trainer
 
-from ..common.quiet import quiet
-
 __all__ = ["build_trainer"]
 
 
@@ -24,10 +22,9 @@ def build_trainer(arguments: List[str], device: torch.device) -> Trainer:
         The trainer, with model and criterion.
     """
     arguments = [*arguments, "--seed", "1", *([] if device.type == "cuda" else ["--cpu"])]
-    with quiet():
-        parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
-        cfg = convert_namespace_to_omegaconf(parsed)
-        utils.set_torch_seed(1)
-        task = setup_task(cfg.task)
-        model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-        return Trainer(cfg, task, model, criterion)
+    parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    cfg = convert_namespace_to_omegaconf(parsed)
+    utils.set_torch_seed(1)
+    task = setup_task(cfg.task)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    return Trainer(cfg, task, model, criterion)

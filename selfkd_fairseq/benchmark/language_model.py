@@ -11,7 +11,6 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor, nn
 
-from ..common.quiet import quiet
 from ..tasks.stream_windows import TokenStream
 from .bare_lstm import BareAWDLSTM, BareLoop, BareZaremba
 from .fairseq_trainer import build_trainer
@@ -130,9 +129,8 @@ def train_epoch(trainer: Trainer) -> None:
 
     metrics.reset()  # the meters are global: those of another run may be there
     metrics.log_start_time("wall", priority=790, round=2)
-    with quiet():
-        itr = trainer.get_train_iterator(epoch=1, load_dataset=False)
-        train(trainer.cfg, trainer, trainer.task, itr)
+    itr = trainer.get_train_iterator(epoch=1, load_dataset=False)
+    train(trainer.cfg, trainer, trainer.task, itr)
 
 
 def bare_loop(recipe: Recipe, model: nn.Module, text: Tensor, device: torch.device) -> BareLoop:

@@ -284,13 +284,11 @@ def changed(trained, path, change):
 @of_task(TRANSLATION)
 def test_checkpoint_with_args_instead_of_cfg(trained, capsys, tmp_path):
     """As fairseq wrote them before it knew omegaconf: one Namespace of all settings."""
-    from fairseq import options
-
     arguments = [
         str(trained.data), "--user-dir", str(fairseq_setup.ROOT / "selfkd_fairseq"), "--seed", "5",
         *FLAGS[TRANSLATION], *CRITERION,
     ]  # fmt: skip
-    settings = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    settings = fairseq_setup.parse(*arguments)
 
     path = changed(trained, tmp_path / "args.pt", lambda state: state.update(cfg=None, args=settings))
     record = evaluate(capsys, trained.data, path, tmp_path).record

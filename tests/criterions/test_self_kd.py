@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 
 from selfkd_fairseq.core import CONTROLS, SIMILARITIES, SUPPORTS, SelfKDOptions
@@ -22,7 +21,7 @@ from tests.fairseq_setup import (
     batches,
     build,
     command_line,
-    parse,
+    fairseq_settings,
     settings,
 )
 
@@ -202,7 +201,7 @@ def test_defaults_follow_from_the_teacher(tiny_translation):
 @pytest.mark.parametrize("of_criterion", [["--report-accuracy"], flags(FORMS["nearest, cosine, self, within, T 2"])])
 def test_settings_of_these_tests_are_those_that_fairseq_makes(of_criterion):
     line = command_line("data", *TINY_TRANSFORMER, "--criterion", "self_kd", "--skd-alpha", "0.3", *of_criterion)
-    assert settings(*line) == convert_namespace_to_omegaconf(parse(*line))
+    assert settings(*line) == fairseq_settings(*line)
 
 
 @pytest.mark.parametrize("form", ["predicted", "full, cosine", "predicted, self"])

@@ -17,7 +17,6 @@ import pytest
 import sacrebleu
 import torch
 from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
 
@@ -25,7 +24,7 @@ from examples.synonyms.corpus import draw_corpus
 from selfkd_fairseq.cli import prepare
 from selfkd_fairseq.data import binarisation
 from tests.data.quick_preprocess import quick_preprocess
-from tests.fairseq_setup import ROOT
+from tests.fairseq_setup import ROOT, fairseq_settings
 
 SIZES = {"train": 2000, "val": 40, "test_2016_flickr": 200}
 # What the preparation does to these is what the tokenisation of raw text has to do.
@@ -99,8 +98,7 @@ def trained(tmp_path_factory):
             assert prepare.main(["multi30k", *flags]) == 0
         common = [f"{PREPARED}/bin", "--user-dir", PLUGIN, "--cpu"]
         arguments = [*common, *MODEL, *TRAINING, "--save-dir", CHECKPOINTS]
-        parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
-        fairseq_train.main(convert_namespace_to_omegaconf(parsed))
+        fairseq_train.main(fairseq_settings(*arguments))
         arguments = [
             *common, *languages, "--path", f"{CHECKPOINTS}/checkpoint_best.pt", "--gen-subset", "test", "--beam", "5",
             "--required-batch-size-multiple", "1", "--results-path", "generated", "--tokenizer", "moses",

@@ -7,13 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tests.fairseq_setup import ROOT
+from tests.fairseq_setup import ROOT, fairseq_settings
 
 EXAMPLES = ROOT / "examples"
 MULTI30K = EXAMPLES / "translation" / "multi30k"
@@ -112,8 +110,7 @@ def test_fairseq_reads_the_path_as_it_is(name, bash, tmp_path):
     for script, arguments in ((MULTI30K, ["self_kd"]), (PTB, ["zaremba_small", "self_kd"])):
         done, (call,) = bash(script / "train.sh", *arguments, f"{name}/bin", f"{tmp_path / name}/run")
         assert (done.returncode, done.stderr) == (0, "")
-        parsed = options.parse_args_and_arch(options.get_training_parser(), call[1:])
-        config = convert_namespace_to_omegaconf(parsed)
+        config = fairseq_settings(*call[1:])
         assert config.task.data == f"{name}/bin"
         assert config.checkpoint.save_dir == f"{tmp_path / name}/run" and os.path.isdir(config.checkpoint.save_dir)
 

@@ -13,7 +13,7 @@ import torch
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from selfkd_fairseq.cli import compare, prepare
-from tests.fairseq_setup import ROOT, own_tensors
+from tests.fairseq_setup import LONG, ROOT, own_tensors
 
 EXAMPLE = ROOT / "examples" / "translation" / "multi30k"
 LINES = {"train": 400, "val": 40, "test_2016_flickr": 40}
@@ -22,7 +22,6 @@ OVERRIDES = [
     "+model.decoder_layers=1", "checkpoint.keep_last_epochs=1",
 ]  # fmt: skip
 NAME = "TARGET & co, #1 = [a] {b} (c) 'é' \"ü\" $HOME \\ ~ *"  # of folders
-LONG = os.environ.get("SELFKD_LONG_TESTS") == "1"
 SEEDS = ("1", "2") if LONG else ("1",)
 RUNS = [f"{system}/{seed}" for seed in SEEDS for system in ("label_smoothing", "self_kd")]  # in this order
 

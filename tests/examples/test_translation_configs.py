@@ -4,11 +4,9 @@ import subprocess
 
 import pytest
 import torch
-from fairseq import options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
-from tests.fairseq_setup import ROOT, TINY_TRANSFORMER, command
+from tests.fairseq_setup import ROOT, TINY_TRANSFORMER, command, fairseq_settings
 from tests.forked import finish, start
 
 EXAMPLES = ROOT / "examples" / "translation"
@@ -124,7 +122,7 @@ def test_systems_differ_in_the_criterion_alone(name, tmp_path):
 @pytest.mark.parametrize("name", ["multi30k", *NAMES])
 def test_fairseq_takes_the_command_line(name, system, tmp_path):
     words = shown(name, system, tmp_path)[1]
-    config = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+    config = fairseq_settings(*words)
     assert config.dataset.update_epoch_batch_itr is True and config.criterion.label_smoothing == 0.1
 
 

@@ -1,10 +1,8 @@
 """How much is fuzzed: a little and always the same in a usual run, much and at random with SELFKD_LONG_TESTS=1."""
 
-import os
-
 from hypothesis import HealthCheck, settings
 
-LONG = os.environ.get("SELFKD_LONG_TESTS") == "1"
+from tests.fairseq_setup import LONG
 
 
 def fuzzed(usual=500, long=20_000):

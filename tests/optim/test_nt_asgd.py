@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from fairseq import checkpoint_utils, optim, options
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq import checkpoint_utils, optim
 from fairseq.logging import metrics
 from fairseq.optim.sgd import SGD
 
 from selfkd_fairseq.optim.nt_asgd import NTASGD, FairseqNTASGD, NTASGDConfig, averaging_optimizer
-from tests.fairseq_setup import ROOT, build
+from tests.fairseq_setup import ROOT, build, fairseq_settings
 from tests.models.test_awd_lstm_lm import forward_by_hand
 
 # -------------------------------------------------------------------------------------------------------------- trigger
@@ -407,7 +406,7 @@ def train(data, save_dir, *flags, max_update=END):
         str(data), "--user-dir", str(ROOT / "selfkd_fairseq"), "--save-dir", str(save_dir), *MODEL, *TRAIN, *flags,
         "--max-update", str(max_update),
     ]  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
+    cfg = fairseq_settings(*arguments)
     points, step = [], torch.optim.SGD.step
 
     def recorded_step(self, *arguments, **keywords):

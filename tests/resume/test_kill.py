@@ -3,13 +3,13 @@
 Where fairseq is hardened the next start is the same command; otherwise it is the one that the README tells.
 """
 
-import os
 import random
 import signal
 import time
 
 import pytest
 
+from tests.fairseq_setup import LONG
 from tests.resume.processes import KillAtFileEvent, KillInCopy, Run
 from tests.resume.systems import DATA, FORMS, SYSTEMS, UPDATES_PER_EPOCH
 from tests.resume.trainings import (
@@ -21,7 +21,6 @@ from tests.resume.trainings import (
     updates_done,
 )
 
-LONG = os.environ.get("SELFKD_LONG_TESTS") == "1"
 KILLS = 10 if LONG else 3
 SEED = 11
 # Enough updates for that many kills. By epochs and not by --max-update: after a kill between its last checkpoint and
