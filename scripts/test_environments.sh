@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make and test the environments of docs/compatibility.md: bash scripts/test_environments.sh [NAME ...] [-- pytest arguments]
-#   NAME            py38, py310, py311 or py312 (default: all); made in .venv-NAME, with pip at its newest
+#   NAME            py38, py310, py311, py312 or py313 (default: all); made in .venv-NAME, with pip at its newest
 #   PYTHON_3_8=...  the interpreter of py38, and so on (default: python3.8)
 # The logs are .venv-NAME/install.log and test.log. Ends with a table; a Python that is missing is listed there as not
 # run. Exit status 1 if an environment could not be made or a test failed. Several GB of downloads: the registry's torch
@@ -8,7 +8,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-all=(py38 py310 py311 py312)
+all=(py38 py310 py311 py312 py313)
 
 die() { echo "test_environments.sh: $*" >&2; exit 2; }
 

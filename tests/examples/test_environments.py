@@ -37,7 +37,7 @@ def interpreter(folder, version, pip_status=0, pytest_status=0, result="3 passed
 
 def run(checkout, *arguments, **variables):
     """The status, the lines on stderr and the rows of the table, by name."""
-    absent = {f"PYTHON_3_{minor}": "no-such-python" for minor in (8, 10, 11, 12)}
+    absent = {f"PYTHON_3_{minor}": "no-such-python" for minor in (8, 10, 11, 12, 13)}
     done = subprocess.run(
         ["bash", "scripts/test_environments.sh", *arguments], cwd=checkout, env={**os.environ, **absent, **variables},
         text=True, capture_output=True, check=False, timeout=60,
@@ -51,7 +51,7 @@ def test_what_is_missing_is_not_a_failure(checkout):
     passing = interpreter(checkout, "3.12")
     status, errors, table, output = run(checkout, PYTHON_3_10=other, PYTHON_3_12=passing)
     assert (status, errors) == (0, [])
-    assert list(table) == ["environment", "---", "py38", "py310", "py311", "py312"]
+    assert list(table) == ["environment", "---", "py38", "py310", "py311", "py312", "py313"]
     assert table["py38"].endswith("not run: no-such-python is missing or not Python 3.8")
     assert table["py310"].endswith(f"not run: {other} is missing or not Python 3.10")
     assert table["py312"] == "3.12.9 | fairseq 0 | 2 | 1 | 1 | 2 | 26 | 3 passed, 1 skipped in 2.50s"
@@ -96,6 +96,6 @@ def test_unknown_name(checkout):
     status, errors, _, _ = run(checkout, "py27")
     assert status == 2
     assert errors == [
-        "test_environments.sh: no environment is named py27; there are py38 py310 py311 py312. "
+        "test_environments.sh: no environment is named py27; there are py38 py310 py311 py312 py313. "
         "Arguments for pytest come after --"
     ]
