@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import pytest
+import torch
 
 import selfkd_fairseq
 from selfkd_fairseq import hardening
@@ -28,6 +29,12 @@ def fairseq_as_it_was():
     """What a test hardens by itself, or by calling one of the commands, the next one finds as fairseq has it."""
     yield
     hardening.remove()
+
+
+@pytest.fixture(autouse=True)
+def the_smallest_numbers():
+    """What torch 2.4 compiles for a CPU sets the process to take them for 0 (-ffast-math); the next test has them."""
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import warnings
 from pathlib import Path
 from typing import Dict, List, Sequence
 
@@ -10,6 +9,7 @@ import torch
 from fairseq import checkpoint_utils
 
 from selfkd_fairseq import register
+from selfkd_fairseq.common.quiet import quiet
 
 from .corpus import Pair
 from .distribution import END_OF_SENTENCE, Measurement, PositionScore, average, next_word_distributions, score_position
@@ -56,15 +56,16 @@ def measure_checkpoint(
     Raises:
         ValueError: a correct word is missing from the model's dictionary.
     """
-    warnings.filterwarnings("ignore", message=".*mismatched key_padding_mask")  # fairseq's own, on every run
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
-        [str(checkpoint)], arg_overrides={"data": str(data)}
-    )
+    with quiet():
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+            [str(checkpoint)], arg_overrides={"data": str(data)}
+        )
     model = models[0].eval()
     scores: List[PositionScore] = []
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
-        lprobs = _log_probabilities(model, task, batch)  # (B, T, V)
+        with quiet():
+            lprobs = _log_probabilities(model, task, batch)  # (B, T, V)
         for pair, rows, distributions in zip(batch, lprobs, truth[start : start + batch_size]):
             for word, row, distribution in zip((*pair.target, END_OF_SENTENCE), rows, distributions):
                 indices = {w: _index(task.target_dictionary, w) for w in distribution}
