@@ -69,7 +69,7 @@ class FullTargets:
         self.temperature: Optional[Tensor] = None
         if options.reads_embedding:
             self.products = self.similarity.measure.products(embedding, dtype)
-            self.temperature = effective_temperature(embedding, options, self.products.unit).to(dtype)
+            self.temperature = effective_temperature(embedding, options, self.products.rms).to(dtype)
         self.shuffle = make_shuffle(options, embedding.size(0), excluded, device)
         number = (1 if self.products else 0) if compiled else 2
         shape = (chunk_size, embedding.size(0))

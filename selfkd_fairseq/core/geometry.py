@@ -72,11 +72,13 @@ class Products(NamedTuple):
         rows: (V, d), float32 or better, or of half precision where products of those are summed in float32.
         square_norms: (V,) of the rows; None where the measure does not need them.
         unit: () of the measure, in which the rows are given; None where it has none.
+        rms: () :func:`rms_distance` of W; None where the measure has no unit.
     """
 
     rows: Tensor
     square_norms: Optional[Tensor] = None
     unit: Optional[Tensor] = None
+    rms: Optional[Tensor] = None
 
 
 class Measure:
@@ -178,10 +180,14 @@ class Measure:
         raise NotImplementedError
 
 
-def _dtype_of_rows(weight: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """Half precision for a matrix that has no more, where its products lose nothing beyond that."""
-    is_half = weight.dtype != at_least_float32(weight.dtype)
-    return weight.dtype if is_half and summed_in_float32(weight) else dtype
+def _stays_half(weight: Tensor) -> bool:
+    """Whether W has no more than half precision, and products of its rows lose none."""
+    return weight.dtype != at_least_float32(weight.dtype) and summed_in_float32(weight)
+
+
+def _halved(weight: Tensor, centre: Tensor) -> Tensor:
+    """Half of each row of W less ``centre``, in its dtype, with no larger copy; no difference of float16 overflows."""
+    return torch.add(-0.5 * centre, weight, alpha=0.5, out=torch.empty_like(weight))
 
 
 class _Distance(Measure):
@@ -198,20 +204,31 @@ class _Distance(Measure):
         return torch.cdist(weight[words], weight, compute_mode="donot_use_mm_for_euclid_dist")
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
+        if _stays_half(weight):
+            # Distances stay whatever is taken from all rows. Where it is 0 or, in columns of which all numbers lie to
+            # one side of it, one of the same dtype, hardly a bit of W is lost.
+            mean, size = weight.mean(dim=0, dtype=dtype), torch.linalg.vector_norm(weight, 1, dim=0, dtype=dtype)
+            centre = mean.to(weight.dtype).to(dtype) * (mean.abs() > 0.5 / weight.size(0) * size)
+            rows = _halved(weight, centre)
+            square_norms = torch.linalg.vector_norm(rows, dim=1, dtype=dtype).pow(2)
+            variance = square_norms.mean() - (0.5 * (mean - centre)).pow(2).sum()
+            rms = 2.0 * (2.0 * variance).clamp_min(0.0).sqrt()
+            return Products(rows, square_norms, torch.full_like(rms, 2.0), rms)
         # In units of the RMS distance, so that no square overflows.
         rows = centred(weight)
-        unit = _rms_distance(rows).clamp_min(torch.finfo(dtype).tiny)
-        rows = rows.div_(unit).to(_dtype_of_rows(weight, dtype))
-        return Products(rows, torch.linalg.vector_norm(rows, dim=1, dtype=dtype).pow(2), unit.to(dtype))
+        rms = _rms_distance(rows)
+        unit = rms.clamp_min(torch.finfo(dtype).tiny)
+        rows = rows.div_(unit).to(dtype)
+        return Products(rows, torch.linalg.vector_norm(rows, dim=1).pow(2), unit.to(dtype), rms)
 
     def of_dots(self, dots: Tensor, products: Products, words: Tensor) -> Tensor:
-        _, square_norms, unit = products
+        _, square_norms, unit, _ = products
         assert square_norms is not None and unit is not None
         squares = square_norms[words].unsqueeze(1) + square_norms - 2.0 * dots
         return squares.clamp_min(0.0).sqrt() * unit
 
     def by_products(self, products: Products, words: Tensor, out: Tensor) -> Tensor:
-        rows, square_norms, unit = products
+        rows, square_norms, unit, _ = products
         assert square_norms is not None and unit is not None
         product(out, rows[words], rows.t(), square_norms, alpha=-2.0)
         return out.add_(square_norms[words].unsqueeze(1)).clamp_min_(0.0).sqrt_().mul_(unit)
@@ -235,7 +252,11 @@ class _Cosine(Measure):
         return rows[words] @ rows.t()
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
-        return Products(functional.normalize(centred(weight), dim=1).to(_dtype_of_rows(weight, dtype)))
+        if _stays_half(weight):
+            rows = _halved(weight, weight.mean(dim=0, dtype=dtype))
+            norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=dtype)
+            return Products(rows.div_(norms.clamp_min_(torch.finfo(dtype).tiny)))
+        return Products(functional.normalize(centred(weight), dim=1).to(dtype))
 
     def of_dots(self, dots: Tensor, products: Products, words: Tensor) -> Tensor:
         return dots

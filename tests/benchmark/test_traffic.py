@@ -34,7 +34,7 @@ def test_predicted_moves_less_than_label_smoothing_in_less_memory(size, dtype):
         assert found.peak <= MEMORY[size[1]] * baseline.peak
 
 
-@pytest.mark.parametrize("size", traffic.SIZES[:3])
+@pytest.mark.parametrize("size", traffic.SIZES)
 def test_compiled_full_moves_less_than_label_smoothing(size):
     assert counted("self_kd compiled full", size).moved <= 0.9 * counted("label_smoothed_cross_entropy", size).moved
 

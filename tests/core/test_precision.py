@@ -13,7 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfkd_fairseq.core import SelfKDLoss, nearest_words, rms_distance, self_kd_loss
+from selfkd_fairseq.core import (
+    SIMILARITIES,
+    SelfKDLoss,
+    fused_divergence,
+    fused_full_targets,
+    fused_linear_loss,
+    geometry,
+    nearest_words,
+    rms_distance,
+    self_kd_loss,
+)
 from tests import definition
 from tests.core.forms import FEW, FORMS
 from tests.core.precision_yardsticks import (
@@ -36,6 +46,7 @@ from tests.core.precision_yardsticks import (
 )
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+HALF = [torch.float16, torch.bfloat16]
 
 
 def of_form(form: str, setting: Setting) -> Setting:
@@ -208,6 +219,58 @@ def test_near_neighbours_are_not_lost_to_cancellation(dtype: torch.dtype, offset
     full = self_kd_loss(features, weight, words, alpha=ALPHA, support="full", min_target_prob=0.0, temperature=0.01)
     expected = sum(shares_of_targets(exact, words, (), support="full", min_target_prob=0.0, temperature=0.01))
     assert full.statistics.target_prob.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU does not have the products of half precision that are summed in float32: here they are in float32."""
+
+    def product(out: Tensor, a: Tensor, b: Tensor, plus: Tensor | None = None, alpha: float = 1.0) -> Tensor:
+        found = alpha * (a.to(out.dtype) @ b.to(out.dtype))
+        return out.copy_(found if plus is None else plus + found)
+
+    for module in (fused_divergence, fused_full_targets, fused_linear_loss, geometry):
+        monkeypatch.setattr(module, "product", product)
+    monkeypatch.setattr(geometry, "summed_in_float32", lambda tensor: True)
+
+
+@pytest.mark.parametrize("implementation", ["fused", "compiled"])
+@pytest.mark.parametrize("form", [form for form in FEW if "full" in form and "self" not in form])
+@pytest.mark.parametrize("logits", ["realistic", "200"])
+@pytest.mark.parametrize("dtype", HALF)
+def test_rows_of_half_precision_cost_no_more(
+    dtype: torch.dtype, logits: str, form: str, implementation: str, as_on_a_gpu: None
+) -> None:
+    check_against_the_naive_criterion(Setting(logits, dtype), form, False, "cpu", implementation)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_nor_do_large_rows_or_near_ones(dtype: torch.dtype, as_on_a_gpu: None) -> None:
+    test_distances_between_large_rows_do_not_overflow(dtype, "cpu")
+    offset = {torch.float16: 2048.0, torch.bfloat16: 256.0}[dtype]
+    test_near_neighbours_are_not_lost_to_cancellation(dtype, offset, "cpu")
+
+
+@pytest.mark.parametrize("measure", ["distance", "cosine"])
+@pytest.mark.parametrize("spread, offset", [(1.0, 0.0), (1e-3, 0.0), (1.0, 30.0), (0.0, 1.0)])
+@pytest.mark.parametrize("dtype", HALF)
+def test_measures_of_rows_of_half_precision(
+    dtype: torch.dtype, spread: float, offset: float, measure: str, as_on_a_gpu: None
+) -> None:
+    weight = offset + spread * torch.randn(300, 64, generator=torch.Generator().manual_seed(3))
+    weight, words = weight.to(dtype), torch.arange(0, 300, 7)
+    found = SIMILARITIES[measure].measure
+    products = found.products(weight, torch.float32)
+    exact = found.to_every_word(weight.double(), words)
+    assert products.rows.dtype == dtype
+    of_products = found.by_products(products, words, torch.empty(words.numel(), 300))
+    dots = products.rows[words].float() @ products.rows.float().t()
+    size = 1.0 if measure == "cosine" else exact.abs().mean().item()
+    for measures in (of_products, found.of_dots(dots, products, words)):
+        error = (measures.double() - exact).scatter_(1, words.unsqueeze(1), 0.0)  # one that nobody reads
+        assert error.abs().max().item() <= torch.finfo(dtype).eps * size
+    if products.rms is not None:
+        assert products.rms.item() == pytest.approx(rms_distance(weight).item(), rel=torch.finfo(dtype).eps, abs=1e-6)
 
 
 @pytest.mark.parametrize("device", DEVICES)
