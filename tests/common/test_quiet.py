@@ -16,7 +16,8 @@ def say(module):
 
 
 @pytest.mark.parametrize("module", ["fairseq.options", "hydra.core.compose", "torch.nn.functional"])
-def test_only_warnings_are_logged_and_no_advice_to_the_authors_of_a_library_is_given(module, caplog):
+def test_only_warnings_are_logged_and_no_advice_to_the_authors_of_a_library_is_given(module, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(module.partition(".")[0]), "propagate", True)  # torch 2.4 keeps its own
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as given, quiet():
         say(module)
     assert caplog.messages == [f"{module} WARNING"] and not given
