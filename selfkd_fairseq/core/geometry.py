@@ -72,7 +72,7 @@ class Products(NamedTuple):
         rows: (V, d), float32 or better, or of half precision where products of those are summed in float32.
         square_norms: (V,) of the rows; None where the measure does not need them.
         unit: () of the measure, in which the rows are given; None where it has none.
-        rms: () :func:`rms_distance` of W; None where the measure has no unit.
+        rms: () :func:`rms_distance` of W, of rows as given; None where the measure has no unit.
     """
 
     rows: Tensor
@@ -186,7 +186,10 @@ def _stays_half(weight: Tensor) -> bool:
 
 
 def _halved(weight: Tensor, centre: Tensor) -> Tensor:
-    """Half of each row of W less ``centre``, in its dtype, with no larger copy; no difference of float16 overflows."""
+    """Half of each row of W less ``centre``, in its dtype, with no larger copy; no difference of float16 overflows.
+
+    float16 rounds numbers below 1e-4 once more.
+    """
     return torch.add(-0.5 * centre, weight, alpha=0.5, out=torch.empty_like(weight))
 
 
@@ -205,10 +208,11 @@ class _Distance(Measure):
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
         if _stays_half(weight):
-            # Distances stay whatever is taken from all rows. Where it is 0 or, in columns of which all numbers lie to
-            # one side of it, one of the same dtype, hardly a bit of W is lost.
-            mean, size = weight.mean(dim=0, dtype=dtype), torch.linalg.vector_norm(weight, 1, dim=0, dtype=dtype)
-            centre = mean.to(weight.dtype).to(dtype) * (mean.abs() > 0.5 / weight.size(0) * size)
+            # Distances stay whatever is taken from all rows: here nothing, so that no bit of W is lost, but in columns
+            # of small spread beside their mean, whose squares would cancel, the mean as the dtype of W has it.
+            weight = weight.detach()
+            mean, norms = weight.mean(dim=0, dtype=dtype), torch.linalg.vector_norm(weight, dim=0, dtype=dtype)
+            centre = mean.to(weight.dtype).to(dtype) * (mean.abs() > 0.9 * weight.size(0) ** -0.5 * norms)
             rows = _halved(weight, centre)
             square_norms = torch.linalg.vector_norm(rows, dim=1, dtype=dtype).pow(2)
             variance = square_norms.mean() - (0.5 * (mean - centre)).pow(2).sum()
@@ -253,9 +257,10 @@ class _Cosine(Measure):
 
     def products(self, weight: Tensor, dtype: torch.dtype) -> Products:
         if _stays_half(weight):
+            weight = weight.detach()
             rows = _halved(weight, weight.mean(dim=0, dtype=dtype))
             norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=dtype)
-            return Products(rows.div_(norms.clamp_min_(torch.finfo(dtype).tiny)))
+            return Products(rows.div_(norms.clamp_min_(0.5e-12)))  # half of what normalize takes for 0
         return Products(functional.normalize(centred(weight), dim=1).to(dtype))
 
     def of_dots(self, dots: Tensor, products: Products, words: Tensor) -> Tensor:
