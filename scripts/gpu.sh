@@ -59,10 +59,14 @@ setup() {
     if [ -n "${WHEELS:-}" ]; then from=(--no-index --find-links "$WHEELS"); fi
     if [ -n "$dry_run" ]; then return; fi
     if [ ! -e "$venv/ready" ]; then
-        "$python" -m venv --system-site-packages "$venv" # with the torch that is there
+        # With the torch that is there, also where that interpreter is one of a virtual environment.
+        "$python" -m venv --system-site-packages "$venv"
+        "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+            >"$("$venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/torch_that_is_there.pth"
         "$venv/bin/python" -m pip install --quiet --no-deps ${from[@]+"${from[@]}"} ve-fairseq==0.12.3
         "$venv/bin/python" -m pip install --quiet ${from[@]+"${from[@]}"} hydra-core omegaconf antlr4-python3-runtime==4.9.3 \
-            bitarray regex sacrebleu sacremoses subword-nmt scikit-learn scipy matplotlib tqdm pytest hypothesis coverage
+            bitarray regex sacrebleu sacremoses subword-nmt scikit-learn scipy matplotlib tqdm pytest pytest-xdist hypothesis \
+            coverage
         touch "$venv/ready"
     fi
     # shellcheck disable=SC1091  # made just now
@@ -71,23 +75,26 @@ setup() {
 }
 
 run_tests() {
-    step tests-criterion python -m pytest -q "$root/tests/criterions/test_gpu.py"
-    step tests-core python -m pytest -q "$root/tests/core"
+    local workers
+    workers=$(env -u OMP_NUM_THREADS nproc)
+    if [ "$workers" -gt 12 ]; then workers=12; fi # each has a CUDA context of its own
+    step tests python -m pytest -q -n "$workers" "$root/tests/criterions/test_gpu.py" "$root/tests/core"
 }
 
 run_benchmark() {
     local dtype
-    for dtype in float32 bfloat16 float16; do
+    for dtype in float16 bfloat16 float32; do
         step "benchmark-$dtype" python -m selfkd_fairseq.cli.benchmark --parts loss training_step --dtype $dtype \
             --rounds 20 --sizes 8192,32000,1024 3584,32000,512 4096,10000,512 --device cuda --output "$output"
     done
 }
 
+# On a command line --bf16 asks for a TPU; hydra's common.bf16 does not.
 run_trainings() {
-    local precision
-    for precision in fp16 bf16 amp; do
+    local precision multi30k=$root/examples/translation/multi30k
+    for precision in fp16 amp; do
         if [ -n "${MULTI30K:-}" ]; then
-            step "multi30k-$precision" bash "$root/examples/translation/multi30k/train.sh" self_kd "$MULTI30K/bin" \
+            step "multi30k-$precision" bash "$multi30k/train.sh" self_kd "$MULTI30K/bin" \
                 "$output/checkpoints/multi30k-$precision" --max-epoch 2 "--$precision" --log-file "$output/multi30k-$precision.json"
         fi
         if [ -n "${PTB:-}" ]; then
@@ -95,6 +102,11 @@ run_trainings() {
                 "$output/checkpoints/ptb-$precision" --max-epoch 1 "--$precision" --log-file "$output/ptb-$precision.json"
         fi
     done
+    if [ -n "${MULTI30K:-}" ]; then
+        step multi30k-bf16 fairseq-hydra-train --config-dir "$multi30k/config" --config-name multi30k system=self_kd \
+            "task.data=$(realpath -m "$MULTI30K/bin")" "hydra.run.dir=$output/checkpoints/multi30k-bf16" \
+            "common.log_file=$output/multi30k-bf16.json" common.bf16=true optimization.max_epoch=2
+    fi
     if [ -z "${MULTI30K:-}${PTB:-}" ]; then echo "[gpu] trainings: neither MULTI30K nor PTB is given, passed over"; fi
 }
 

@@ -37,6 +37,7 @@ def measure_truth(pairs: Sequence[Pair], truth: Sequence[Sequence[Dict[str, floa
     return average(scores)
 
 
+@quiet()
 def measure_checkpoint(
     checkpoint: Path,
     data: Path,
@@ -56,16 +57,14 @@ def measure_checkpoint(
     Raises:
         ValueError: a correct word is missing from the model's dictionary.
     """
-    with quiet():
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task(
-            [str(checkpoint)], arg_overrides={"data": str(data)}
-        )
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(checkpoint)], arg_overrides={"data": str(data)}
+    )
     model = models[0].eval()
     scores: List[PositionScore] = []
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
-        with quiet():
-            lprobs = _log_probabilities(model, task, batch)  # (B, T, V)
+        lprobs = _log_probabilities(model, task, batch)  # (B, T, V)
         for pair, rows, distributions in zip(batch, lprobs, truth[start : start + batch_size]):
             for word, row, distribution in zip((*pair.target, END_OF_SENTENCE), rows, distributions):
                 indices = {w: _index(task.target_dictionary, w) for w in distribution}

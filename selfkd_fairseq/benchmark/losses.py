@@ -14,6 +14,7 @@ from ..core import SUPPORTS, nearest_words, self_kd_loss
 from .zipf import zipf_words
 
 __all__ = [
+    "COMPILED",
     "FORMS",
     "SIZES",
     "Tensors",
@@ -40,6 +41,8 @@ FORMS: Dict[str, Dict[str, Any]] = {
     "self": {"support": "full", "teacher": "self", "embedding_weight": 0.0, "min_target_prob": 0.0},
     "self and cosine": {"support": "full", "teacher": "self", "similarity": "cosine", "min_target_prob": 0.0},
 }  # fmt: skip
+# What `implementation="compiled"` is measured with, on GPUs
+COMPILED: Dict[str, Dict[str, Any]] = {"predicted": {}, "full": {"support": "full"}, **FORMS}
 
 
 class Tensors(NamedTuple):
@@ -119,12 +122,14 @@ def self_kd(t: Tensors, **arguments: Any) -> Tensor:
 
     Args:
         t: what it is given.
-        **arguments: of :func:`~selfkd_fairseq.core.self_kd_loss`; alpha 0.5, label smoothing 0.1 unless said.
+        **arguments: of :func:`~selfkd_fairseq.core.self_kd_loss`; alpha 0.5, label smoothing 0.1 and
+            ``fused`` unless said.
 
     Returns:
         () sum over the tokens, in nats.
     """
-    arguments = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,), **arguments}
+    given = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,)}
+    arguments = {**given, "implementation": "fused", **arguments}
     # The features stand for those of another pass, too: what they hold costs nothing.
     return self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss
 
@@ -148,7 +153,7 @@ def nearest_refresh(t: Tensors) -> Tensor:
 
 
 def contenders(t: Tensors) -> Dict[str, Callable[[], None]]:
-    """The losses to time, fairseq's own and this plugin's; on a GPU also the fused ones of others, where installed.
+    """The losses to time, fairseq's own and this plugin's; on a GPU also the compiled ones, and those of others.
 
     Args:
         t: what each of them is given.
@@ -178,6 +183,9 @@ def contenders(t: Tensors) -> Dict[str, Callable[[], None]]:
     for name, options in FORMS.items():
         work[f"self_kd fused {name}"] = functools.partial(_train, self_kd, t, **options)
     if t.features.device.type == "cuda":
+        for name, options in COMPILED.items():
+            options = {"implementation": "compiled", **options}
+            work[f"self_kd compiled {name}"] = functools.partial(_train, self_kd, t, **options)
         work.update(_peers(t))
     return work
 

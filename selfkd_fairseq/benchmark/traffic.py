@@ -21,14 +21,9 @@ from torch.utils._pytree import tree_leaves
 
 from . import losses
 
-__all__ = ["FORMS", "SIZES", "Traffic", "contenders", "count", "floor_bytes"]
+__all__ = ["SIZES", "Traffic", "contenders", "count", "floor_bytes"]
 
 SIZES = ((8192, 32000, 1024), (3584, 32000, 512), (4096, 10000, 512), (4096, 267736, 1024))
-FORMS: Dict[str, Dict[str, Any]] = {
-    "predicted": {},
-    "full": {"support": "full"},
-    **losses.FORMS,
-}
 _READS_WHAT_IT_WRITES = {"gather", "index", "index_select", "embedding"}
 _TOUCHES_WHAT_IT_IS_GIVEN = {"scatter_", "scatter_add_", "scatter_add", "index_fill_", "index_copy_", "index_put_"}
 _NOTHING = {
@@ -199,7 +194,7 @@ def contenders() -> Dict[str, Tuple[Callable[[losses.Tensors], Tensor], bool]]:
         "label_smoothed_cross_entropy": (losses.label_smoothed_cross_entropy, True),
     }
     for implementation in ("fused", "compiled"):
-        for name, options in FORMS.items():
+        for name, options in losses.COMPILED.items():
             loss = functools.partial(losses.self_kd, implementation=implementation, **options)
             work[f"self_kd {implementation} {name}"] = (loss, False)
     return work

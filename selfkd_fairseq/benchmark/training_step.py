@@ -11,10 +11,15 @@ from fairseq.trainer import Trainer
 from .fairseq_trainer import build_trainer
 from .zipf import zipf_words
 
-__all__ = ["ARCHITECTURES", "CRITERIONS", "training_steps"]
+__all__ = ["ARCHITECTURES", "CRITERIONS", "ONLY_ON_GPUS", "training_steps"]
 
 # architecture -> size of the vocabulary and batch (sentences, tokens a sentence): about 3,500 target tokens
-ARCHITECTURES = {"transformer_multi30k": (9708, 250, 14), "transformer_selfkd_iwslt": (9996, 140, 25)}
+ARCHITECTURES = {
+    "transformer_multi30k": (9708, 250, 14),
+    "transformer_selfkd_iwslt": (9996, 140, 25),
+    "transformer_selfkd_wmt_big": (32000, 128, 28),
+}
+ONLY_ON_GPUS = {"transformer_selfkd_wmt_big"}  # a CPU takes a minute for an update
 CRITERIONS = {
     "label_smoothed_cross_entropy": ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"],
     **{
@@ -40,6 +45,15 @@ CRITERIONS = {
 }  # fmt: skip
 
 
+def _criterions(device: torch.device) -> Dict[str, List[str]]:
+    """On a GPU, where those of ``self_kd`` are compiled, eagerly too."""
+    if device.type != "cuda":
+        return CRITERIONS
+    ours = {name: flags for name, flags in CRITERIONS.items() if name.startswith("self_kd")}
+    eager = {f"{name}, eager": [*flags, "--skd-implementation", "fused"] for name, flags in ours.items()}
+    return {**CRITERIONS, **eager}
+
+
 def _sample(dictionary: Dictionary, sentences: int, length: int) -> Dict[str, Any]:
     """A batch of sentences of words drawn by Zipf's law, as fairseq's own collater makes it."""
     words = len(dictionary) - dictionary.nspecial
@@ -52,7 +66,7 @@ def _sample(dictionary: Dictionary, sentences: int, length: int) -> Dict[str, An
     return batch
 
 
-def _trainer(arch: str, vocabulary: int, flags: List[str], device: torch.device) -> Trainer:
+def _trainer(arch: str, vocabulary: int, flags: List[str], device: torch.device, dtype: torch.dtype) -> Trainer:
     with tempfile.TemporaryDirectory() as folder:
         for language in ("en", "de"):
             lines = "".join(f"w{i} {vocabulary - i}\n" for i in range(vocabulary))
@@ -61,23 +75,26 @@ def _trainer(arch: str, vocabulary: int, flags: List[str], device: torch.device)
             folder, "--source-lang", "en", "--target-lang", "de", "--arch", arch, "--share-all-embeddings",
             "--optimizer", "adam", "--lr", "1e-4", "--max-tokens", "4096", *flags,
         ]  # fmt: skip
-        return build_trainer(arguments, device)
+        return build_trainer(arguments, device, dtype)
 
 
-def training_steps(arch: str, device: torch.device) -> Dict[str, Callable[[], None]]:
+def training_steps(
+    arch: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Dict[str, Callable[[], None]]:
     """Whole updates, one for each criterion: forward, backward, clipping and the step of Adam.
 
     Args:
         arch: one of :data:`ARCHITECTURES`.
         device: to train on.
+        dtype: float32, float16 or bfloat16.
 
     Returns:
         Name of the criterion -> a function that does one update on the same batch.
     """
     vocabulary, sentences, length = ARCHITECTURES[arch]
     work: Dict[str, Callable[[], None]] = {}
-    for name, flags in CRITERIONS.items():
-        trainer = _trainer(arch, vocabulary, flags, device)
+    for name, flags in _criterions(device).items():
+        trainer = _trainer(arch, vocabulary, flags, device, dtype)
         sample = _sample(trainer.task.target_dictionary, sentences, length)
         trainer.reset_dummy_batch(sample)
 

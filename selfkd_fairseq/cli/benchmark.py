@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from ..common.fairseq_package import require_fairseq
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .. import register
 from ..benchmark import language_model, losses, preparation, report, traffic, training_step
-from ..benchmark.measure import median_seconds, peak_extra_bytes
+from ..benchmark.measure import gpu_seconds, median_seconds, peak_extra_bytes
 from ..common.quiet import quiet
 from .command import OneLineParser, count, print_now
 
@@ -94,6 +94,17 @@ def make_parser() -> OneLineParser:
     return parser
 
 
+def _gpu_columns(work: Mapping[str, Callable[[], None]], device: torch.device) -> Dict[str, report.Row]:
+    """What a GPU is busy for, of each piece of work; no columns on a CPU."""
+    if device.type != "cuda":
+        return {name: {} for name in work}
+    seconds = {name: gpu_seconds(function) for name, function in work.items()}
+    return {
+        name: {"GPU ms": f"{1000 * x:.2f}", "GPU time / label smoothing": f"{x / seconds[BASELINE]:.3f}"}
+        for name, x in seconds.items()
+    }
+
+
 def _loss_rows(size: Tuple[int, int, int], rounds: int, device: torch.device, dtype: torch.dtype) -> List[report.Row]:
     tensors = losses.make_tensors(size, device, dtype)
     work = losses.contenders(tensors)
@@ -104,6 +115,7 @@ def _loss_rows(size: Tuple[int, int, int], rounds: int, device: torch.device, dt
     # The neighbours are found anew at every 100 updates: their share belongs to the price of an update.
     seconds["self_kd fused nearest"] += refresh / 100
     memory = {key: peak_extra_bytes(function, device) for key, function in work.items()}
+    on_gpu = _gpu_columns(work, device)
     return [
         {
             "kind": "loss",
@@ -112,6 +124,7 @@ def _loss_rows(size: Tuple[int, int, int], rounds: int, device: torch.device, dt
             "ms": f"{1000 * seconds[key]:.2f}",
             "time / floor": f"{seconds[key] / seconds[FLOOR]:.3f}",
             "time / label smoothing": f"{seconds[key] / seconds[BASELINE]:.3f}",
+            **on_gpu[key],
             "MiB": f"{memory[key] / 2**20:.2f}",
             "memory / label smoothing": f"{memory[key] / memory[BASELINE]:.3f}",
         }
@@ -119,10 +132,11 @@ def _loss_rows(size: Tuple[int, int, int], rounds: int, device: torch.device, dt
     ]
 
 
-def _step_rows(arch: str, rounds: int, device: torch.device) -> List[report.Row]:
-    work = training_step.training_steps(arch, device)
+def _step_rows(arch: str, rounds: int, device: torch.device, dtype: torch.dtype) -> List[report.Row]:
+    work = training_step.training_steps(arch, device, dtype)
     with tqdm(total=rounds + 1, desc=f"training step {arch}", leave=False) as bar:
         seconds = median_seconds(work, rounds, device, bar.update)
+    on_gpu = _gpu_columns(work, device)
     return [
         {
             "kind": "training step",
@@ -130,6 +144,7 @@ def _step_rows(arch: str, rounds: int, device: torch.device) -> List[report.Row]
             "name": key,
             "ms": f"{1000 * seconds[key]:.2f}",
             "time / label smoothing": f"{seconds[key] / seconds[BASELINE]:.3f}",
+            **on_gpu[key],
         }
         for key in work
     ]
@@ -161,14 +176,19 @@ def _language_model_rows(name: str, options: argparse.Namespace, device: torch.d
 
 def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
     rows: List[report.Row] = []
+    dtype = getattr(torch, options.dtype)
+    # Each form is compiled for itself; beyond so many torch would give up and run them eagerly.
+    torch._dynamo.config.cache_size_limit = 1000
     for size in (options.sizes or losses.SIZES) if "loss" in options.parts else ():
-        new = _loss_rows(size, options.rounds, device, getattr(torch, options.dtype))
+        new = _loss_rows(size, options.rounds, device, dtype)
         title = f"loss, N x V x d = {new[0]['size']}, {options.dtype}"
         print_now(report.as_table(title, new, ["name", *list(new[0])[3:]]))
         rows += new
     for arch in training_step.ARCHITECTURES if "training_step" in options.parts else ():
-        new = _step_rows(arch, options.rounds, device)
-        print_now(report.as_table(f"training step, {arch}", new, ["name", *list(new[0])[3:]]))
+        if arch in training_step.ONLY_ON_GPUS and device.type != "cuda":
+            continue
+        new = _step_rows(arch, options.rounds, device, dtype)
+        print_now(report.as_table(f"training step, {arch}, {options.dtype}", new, ["name", *list(new[0])[3:]]))
         rows += new
     where, path = report.machine(device), options.output / f"loss_{device.type}_{options.dtype}"
     report.write_csv(path.with_suffix(".csv"), [{**row, "dtype": options.dtype, **where} for row in rows])

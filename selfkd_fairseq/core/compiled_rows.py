@@ -7,6 +7,7 @@ that change from update to update come as tensors, for a compiler takes any othe
 
 import functools
 import math
+import warnings
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import torch
@@ -16,7 +17,7 @@ from .geometry import SIMILARITIES, Products
 from .options import SelfKDOptions
 from .soft_targets import Shuffle
 
-__all__ = ["FullRows", "FullTerms", "compiled", "full_rows", "read_rows", "write_rows"]
+__all__ = ["FullRows", "FullTerms", "can_compile", "compiled", "full_rows", "read_rows", "write_rows"]
 
 
 # inductor would write down what is long to compute or read often; to compute it anew costs a GPU less than to read it.
@@ -38,25 +39,67 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, options=_NEVER_WRITTEN_DOWN)
 
 
-def read_rows(z: Tensor, left_out: Optional[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+@functools.lru_cache(maxsize=None)
+def can_compile(device: str) -> bool:
+    """Whether compiled passes are to be had, and pay. Tried once, with a small one.
+
+    Args:
+        device: type of the device.
+
+    Returns:
+        False on a CPU, where they gain nothing; on a GPU whether ``torch.compile`` works. If not, a warning says why.
+    """
+    if device != "cuda":
+        return False
+    try:
+        compiled(write_rows)(torch.zeros(2, 8, device=device), torch.zeros(2, device=device))
+    except Exception as error:  # whatever a compiler and its tools may raise
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"self_kd: torch.compile does not work here, the loss takes more time: {reason}", stacklevel=2)
+        return False
+    return True
+
+
+def _first(words: Tensor, chosen: Tensor) -> Tensor:
+    """The first word (C,) int64 of those that are chosen (C, V); the last of all where none is, as with NaN."""
+    return torch.where(chosen, words, words.numel() - 1).amin(dim=1).long()
+
+
+def read_rows(
+    z: Tensor, left_out: Optional[Tensor], target: Optional[Tensor], count: int, dtype: torch.dtype
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the loss wants to know of the logits of C tokens.
+
+    A word is found by the largest logit first, and then as the first that has it: a GPU is slow to carry both at once,
+    and slower to sort.
 
     Args:
         z: (C, V), any float dtype.
-        left_out: (V,) bool, words that are not to be predicted; None: nothing is.
+        left_out: (V,) bool, words that are not to be predicted; None if ``count`` is 0.
+        target: (C,) int64, words that are not to be predicted either, each for its token; None: none.
+        count: n, how many words to predict.
         dtype: to compute in, float32 or float64.
 
     Returns:
         The largest logit (C,), its word (C,) int64, logsumexp less the largest logit (C,) in nats, no sum over tokens,
-        and the most probable word of those that are not left out (C, 1) int64.
+        and the n most probable words of those that are not left out (C, n) int64, the most probable one first.
     """
+    words = torch.arange(z.size(1), dtype=torch.int32, device=z.device)
     logits = z.to(dtype)
-    best_logit, best_word = logits.max(dim=1)
+    best_logit = logits.amax(dim=1)
     excess = (logits - best_logit.unsqueeze(1)).exp().sum(dim=1).log()
-    predicted = best_word
+    best_word = _first(words, logits == best_logit.unsqueeze(1))
+    predicted = [best_word.new_empty(z.size(0), 0)]
+    remaining = torch.ones_like(words, dtype=torch.bool)
     if left_out is not None:
-        predicted = logits.masked_fill(left_out, -math.inf).max(dim=1).indices
-    return best_logit, best_word, excess, predicted.unsqueeze(1)
+        aside = left_out if target is None else left_out | (words == target.unsqueeze(1))
+        logits = logits.masked_fill(aside, -math.inf)
+    for _ in range(count):
+        best = logits.masked_fill(~remaining, -math.inf).amax(dim=1, keepdim=True)
+        word = _first(words, remaining & (logits == best)).unsqueeze(1)
+        predicted.append(word)
+        remaining = (logits < best) | ((logits == best) & (words > word))
+    return best_logit, best_word, excess, torch.cat(predicted, dim=1)
 
 
 def write_rows(z: Tensor, shift: Tensor) -> None:
@@ -113,28 +156,38 @@ class FullTerms(NamedTuple):
     best_word: Tensor
 
 
-def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Tensor) -> Tuple[Tensor, Tensor]:
-    """Scores (C, V) of every word, and the sum of the measures of those that may share (C,)."""
-    measure, scores = torch.zeros_like(like[:, 0]), torch.zeros_like(like)
+def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """Scores (C, V) of every word, what to take from them (C, 1), and the sum of the measures of the others (C,).
+
+    What to take is the largest score, or in the space of W alone that of the target, which none exceeds.
+    """
+    measure, scores, highest = torch.zeros_like(like[:, 0]), torch.zeros_like(like), torch.zeros_like(like[:, :1])
     if rows.dots is not None:
         assert rows.products is not None and rows.temperature is not None
         similarity = SIMILARITIES[options.similarity]
+        of_itself = similarity.measure.of_itself
         measures = similarity.measure.of_dots(rows.dots, rows.products, rows.target)
-        measures = measures.masked_fill(of_target, similarity.measure.of_itself)
+        measures = measures.masked_fill(of_target, of_itself)
         if rows.shuffle is not None and options.control == "shuffled_rows":
             measures = rows.shuffle.columns(measures, rows.target)
         measure = measures.masked_fill(of_target | rows.left_out, 0.0).sum(dim=1)
         scores = similarity.score(measures.clone(), rows.temperature)
+        highest = similarity.score(torch.full_like(highest, of_itself), rows.temperature)
+    is_left_out = rows.left_out & ~of_target
     if rows.teacher_logits is not None:
         softened = rows.teacher_logits.to(like.dtype) / options.student_temperature
         scores = softened + options.embedding_weight * scores
-    return scores.masked_fill(rows.left_out & ~of_target, -math.inf), measure
+        highest = scores.masked_fill(is_left_out, -math.inf).amax(dim=1, keepdim=True)
+    return scores.masked_fill(is_left_out, -math.inf), highest, measure
 
 
 def full_rows(
     z: Tensor, rows: FullRows, options: SelfKDOptions, weights: Tensor, scale: float, wants_gradient: bool
 ) -> FullTerms:
     """Loss and gradient where every word shares probability; ``z`` becomes ``scale`` times dL/dz.
+
+    Every row is read three times: for the largest logit, for all sums, and where the gradient is written. So q is not
+    made before its sums are: entropy and expectation follow from those of the exponentials.
 
     Args:
         z: (C, V) logits, any float dtype; overwritten if the gradient is wanted.
@@ -149,33 +202,43 @@ def full_rows(
     """
     temperature = options.student_temperature
     logits = z.to(weights.dtype)
-    of_target = torch.arange(z.size(1), device=z.device) == rows.target.unsqueeze(1)
-    best_logit, best_word = logits.max(dim=1)
+    words = torch.arange(z.size(1), dtype=torch.int32, device=z.device)
+    of_target = words == rows.target.unsqueeze(1)
+
+    def of_targets(row: Tensor) -> Tensor:
+        return row.masked_fill(~of_target, 0.0).sum(dim=1)
+
+    def of_others(row: Tensor) -> Tensor:
+        return row.masked_fill(of_target, 0.0).sum(dim=1)
+
+    best_logit = logits.amax(dim=1)
+    best_word = _first(words, logits == best_logit.unsqueeze(1))
     below_best = logits - best_logit.unsqueeze(1)
     excess = below_best.exp().sum(dim=1).log()
-    nll = excess - below_best.masked_fill(~of_target, 0.0).sum(dim=1)
+    below_of_target = of_targets(below_best)
 
-    scores, measure = _scores(rows, of_target, options, logits)
-    below = scores - scores.max(dim=1, keepdim=True).values
-    q = below.exp()
-    others = q.masked_fill(of_target, 0.0).sum(dim=1)
-    target_prob = q.masked_fill(~of_target, 0.0).sum(dim=1)
-    total = target_prob + others
-    floored = (target_prob / total).clamp_min(options.min_target_prob)
-    # What is left for the others, a word at a time; a target that is alone keeps all.
-    share = torch.where(others > 0, (1.0 - floored) / others, 0.0)
-    target_prob = torch.where(others > 0, floored, 1.0)
-    q = torch.where(of_target, target_prob.unsqueeze(1), q * share.unsqueeze(1))
+    scores, highest, measure = _scores(rows, of_target, options, logits)
+    below = scores - highest
+    shares = below.exp()  # of q, but for two factors: one for the target, one for the others
+    entropies = of_others(shares * below.masked_fill(below == -math.inf, 0.0))
     if rows.shuffle is not None and options.control == "shuffled":
-        q = rows.shuffle.columns(q, rows.target)
-    entropy = torch.special.entr(q).sum(dim=1)
-    expected = (q * below_best).sum(dim=1)
+        shares = rows.shuffle.columns(shares, rows.target)
+    target_share, others, expected = of_targets(shares), of_others(shares), of_others(shares * below_best)
+    total, floor = target_share + others, options.min_target_prob
+    target_prob = target_share / total
+    # What is left for the others, a word at a time; a target that is alone keeps all.
+    share = torch.where(target_prob < floor, (1.0 - floor) / others, 1.0 / total)
+    share = torch.where(others > 0, share, 0.0)
+    target_prob = torch.where(others > 0, target_prob.clamp_min(floor), 1.0)
+    entropy = torch.special.entr(target_prob) - share * entropies - others * torch.special.xlogy(share, share)
+    expected = target_prob * below_of_target + share * expected
     excess_softened = excess
     if temperature != 1:
         excess_softened = (below_best / temperature).exp().sum(dim=1).log()
     loss = temperature**2 * (excess_softened - expected / temperature - entropy)
     if wants_gradient:
         alpha, on_target = weights[0], weights[1]
+        q = torch.where(of_target, target_prob.unsqueeze(1), shares * share.unsqueeze(1))
         p = (below_best - excess.unsqueeze(1)).exp()
         if temperature == 1:
             dz = p - alpha * q
@@ -183,4 +246,4 @@ def full_rows(
             softened = (below_best / temperature - excess_softened.unsqueeze(1)).exp()
             dz = (1.0 - alpha) * p + alpha * temperature * (softened - q)
         z.copy_(scale * torch.where(of_target, dz - on_target, dz))
-    return FullTerms(nll, excess + best_logit, loss, target_prob, entropy, measure, best_word)
+    return FullTerms(excess - below_of_target, excess + best_logit, loss, target_prob, entropy, measure, best_word)

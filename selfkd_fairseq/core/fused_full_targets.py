@@ -76,7 +76,7 @@ class FullTargets:
         self.buffers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(number)]
         if compiled:
             self.left_out = torch.zeros(embedding.size(0), dtype=torch.bool, device=device)
-            self.left_out[self.excluded_ids] = True
+            self.left_out.index_fill_(0, self.excluded_ids, True)
 
     def rows_of_tokens(self, target: Tensor, teacher_logits: Optional[Tensor]) -> FullRows:
         """What the soft targets of a chunk are made of, each token with a row of its own.

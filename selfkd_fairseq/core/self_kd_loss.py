@@ -14,13 +14,14 @@ from .arguments import (
     numbers_at_hand,
     words_in_vocabulary,
 )
+from .compiled_rows import can_compile
 from .fused_linear_loss import autocast_dtype, fused_self_kd_loss
 from .options import SelfKDOptions, check_loss_weights
 from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
 
 __all__ = ["IMPLEMENTATIONS", "check_implementation", "self_kd_loss"]
 
-IMPLEMENTATIONS = ("fused", "compiled", "reference")
+IMPLEMENTATIONS = ("auto", "fused", "compiled", "reference")
 
 
 def check_implementation(implementation: str) -> None:
@@ -80,7 +81,7 @@ def self_kd_loss(
     ignore_index: Optional[int] = None,
     excluded: Sequence[int] = (),
     chunk_size: Optional[int] = None,
-    implementation: str = "fused",
+    implementation: str = "auto",
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
     **options: Any,
@@ -104,7 +105,8 @@ def self_kd_loss(
         chunk_size: tokens at a time of the fused implementation; by default chosen by V and device.
         implementation: ``fused`` never holds an (N, V) tensor and takes the gradients in the forward pass, so
             ``loss`` is its only output with a gradient; ``compiled`` is the same by ``torch.compile``: fewer passes
-            over the logits, for GPUs; ``reference`` is the plain definition.
+            over the logits, for GPUs; ``auto`` is ``compiled`` on a GPU where ``torch.compile`` works, else ``fused``;
+            ``reference`` is the plain definition.
         neighbours: (V, n) int64 from :func:`~selfkd_fairseq.core.supports.nearest_words`, for ``nearest``;
             without it they are computed for the words of the batch.
         generator: CPU generator for ``random``; by default torch's own.
@@ -122,6 +124,8 @@ def self_kd_loss(
     _check_tensors(features, weight, bias, target, teacher_features)
     check_loss_weights(alpha, label_smoothing)
     check_implementation(implementation)
+    if implementation == "auto":
+        implementation = "compiled" if can_compile(weight.device.type) else "fused"
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     vocabulary = weight.size(0)

@@ -115,10 +115,11 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         metadata={"help": "support nearest: find the neighbours anew at every update that this number divides"},
     )
     skd_implementation: str = field(
-        default="fused",
+        default="auto",
         metadata={
             "help": f"how the loss is computed: {', '.join(IMPLEMENTATIONS)} (the same numbers; fused needs a fraction "
-            "of the memory and less time than reference; compiled is fused by torch.compile, for GPUs)"
+            "of the memory and less time than reference; compiled is fused by torch.compile; auto is compiled on a GPU "
+            "where that works, else fused)"
         },
     )
     seed: int = II("common.seed")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from selfkd_fairseq.benchmark.measure import peak_extra_bytes
 from selfkd_fairseq.core import IMPLEMENTATIONS, self_kd_loss
-from selfkd_fairseq.core.compiled_rows import compiled
+from selfkd_fairseq.core.compiled_rows import can_compile, compiled
 from tests import definition
 from tests.core import chance
 from tests.core.forms import FORMS, reads_teacher
@@ -113,6 +113,30 @@ def test_compiled_passes_are_compiled_and_the_same(form, monkeypatch):
         compiled.cache_clear()
     functions = 1 if form.startswith("full") else 3
     assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * functions
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_auto_compiles_where_a_gpu_can(is_there, monkeypatch):
+    """On a CPU it does not; where a compiler does not work, a warning says so, and eager passes take over."""
+    seen = []
+    monkeypatch.setattr(sys.modules["selfkd_fairseq.core.chunk_passes"], "compiled", lambda f: seen.append(f) or f)
+    assert_same(batch(), implementation="auto", alpha=0.3)
+    assert not seen and not can_compile("cpu")
+    monkeypatch.setattr(sys.modules["selfkd_fairseq.core.self_kd_loss"], "can_compile", lambda device: is_there)
+    assert_same(batch(), implementation="auto", alpha=0.3)
+    assert bool(seen) == is_there
+
+
+def test_a_gpu_without_a_compiler_is_said_once(monkeypatch):
+    def broken(function):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable.")
+
+    monkeypatch.setattr(sys.modules["selfkd_fairseq.core.compiled_rows"], "compiled", broken)
+    can_compile.cache_clear()
+    with pytest.warns(UserWarning, match="does not work here, the loss takes more time: Failed to find C compiler.$"):
+        assert not can_compile("cuda")
+    assert not can_compile("cuda")
+    can_compile.cache_clear()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -470,7 +494,7 @@ def test_memory_stays_far_below_that_of_the_logits(form, chunk_size):
         (dict(alpha=1.2), "alpha must be in [0, 1], got 1.2"),
         (dict(label_smoothing=-0.1), "label_smoothing must be in [0, 1), got -0.1"),
         (dict(chunk_size=0), "chunk_size must be at least 1, got 0"),
-        (dict(implementation="fast"), "implementation must be one of fused, compiled, reference, got 'fast'"),
+        (dict(implementation="fast"), "implementation must be one of auto, fused, compiled, reference, got 'fast'"),
         (dict(support_size=17), "support_size must be less than the vocabulary size 17, got 17"),
         (
             dict(support="random", support_size=16, excluded=(0,)),
