@@ -192,23 +192,25 @@ class _CompiledSparse(ChunkPasses):
     def __init__(self, *args: Any):
         super().__init__(*args)
         self.weights = self._weights()
-        options, device = self.inputs.options, self.inputs.target.device
-        self.count = options.support_size if options.support == "predicted" else 0
-        self.is_within = options.normalise == "support"  # its words are chosen beside the target
+        # Where the one most probable word is asked for, it is found while the logits are read.
+        options = self.inputs.options
+        is_found = options.support_size == 1 and options.normalise == "vocabulary"
+        self.predicts = options.support == "predicted" and not is_found
         self.left_out: Optional[Tensor] = None
-        if self.count > 0:
-            self.left_out = torch.zeros(self.inputs.weight.size(0), dtype=torch.bool, device=device)
+        if options.support == "predicted" and is_found:
+            self.left_out = torch.zeros(self.inputs.weight.size(0), dtype=torch.bool, device=self.inputs.target.device)
             self.left_out.index_fill_(0, self.excluded_ids, True)
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, SparseDivergence)
         inputs, keep = self.inputs, self.inputs.kept(tokens)
-        target = inputs.target[tokens]
-        aside = target if self.is_within and self.count > 0 else None
-        best_logit, best_word, excess, predicted = compiled(read_rows)(z, self.left_out, aside, self.count, self.dtype)
+        column = inputs.target[tokens].unsqueeze(1)
+        predicted = self._predicted(z, column)[2] if self.predicts else None
+        best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, self.left_out, self.dtype)
         read = best_logit, best_word, excess
+        predicted = best_allowed if predicted is None else predicted
         words = self.divergence.words_of(Chunk(tokens, z, None, *read, predicted, keep))
-        target_logit = z.gather(1, target.unsqueeze(1)).squeeze(1)
+        target_logit = z.gather(1, column).squeeze(1)
         of_tokens, num_pairs, values, shift = compiled(sparse_rows)(
             words, target_logit, read, keep, self.weights, inputs.options, inputs.excluded, self.scale
         )

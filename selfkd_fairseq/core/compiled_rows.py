@@ -7,6 +7,7 @@ that change from update to update come as tensors, for a compiler takes any othe
 
 import functools
 import math
+import os
 import warnings
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
@@ -49,7 +50,9 @@ def can_compile(device: str) -> bool:
     Returns:
         False on a CPU, where they gain nothing; on a GPU whether ``torch.compile`` works. If not, a warning says why.
     """
-    if device != "cuda":
+    # Not compiled, their functions would hold several tensors (C, V), which eager passes do not.
+    is_off = torch._dynamo.config.disable or os.environ.get("TORCHDYNAMO_DISABLE", "0") == "1"
+    if device != "cuda" or is_off:
         return False
     try:
         compiled(write_rows)(torch.zeros(2, 8, device=device), torch.zeros(2, device=device))
@@ -61,45 +64,34 @@ def can_compile(device: str) -> bool:
 
 
 def _first(words: Tensor, chosen: Tensor) -> Tensor:
-    """The first word (C,) int64 of those that are chosen (C, V); the last of all where none is, as with NaN."""
-    return torch.where(chosen, words, words.numel() - 1).amin(dim=1).long()
+    """The first word (C,) int64 of those that are chosen (C, V); the last of all where none is, as with NaN.
+
+    What is the largest, and then where it is: a GPU is slow to carry both at once.
+    """
+    return torch.where(chosen, words, words.numel() - 1).amin(dim=1)
 
 
-def read_rows(
-    z: Tensor, left_out: Optional[Tensor], target: Optional[Tensor], count: int, dtype: torch.dtype
-) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+def read_rows(z: Tensor, left_out: Optional[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the loss wants to know of the logits of C tokens.
-
-    A word is found by the largest logit first, and then as the first that has it: a GPU is slow to carry both at once,
-    and slower to sort.
 
     Args:
         z: (C, V), any float dtype.
-        left_out: (V,) bool, words that are not to be predicted; None if ``count`` is 0.
-        target: (C,) int64, words that are not to be predicted either, each for its token; None: none.
-        count: n, how many words to predict.
+        left_out: (V,) bool, words that are not to be predicted; None: nothing is.
         dtype: to compute in, float32 or float64.
 
     Returns:
         The largest logit (C,), its word (C,) int64, logsumexp less the largest logit (C,) in nats, no sum over tokens,
-        and the n most probable words of those that are not left out (C, n) int64, the most probable one first.
+        and the most probable word of those that are not left out (C, 1) int64.
     """
-    words = torch.arange(z.size(1), dtype=torch.int32, device=z.device)
+    words = torch.arange(z.size(1), device=z.device)
     logits = z.to(dtype)
     best_logit = logits.amax(dim=1)
     excess = (logits - best_logit.unsqueeze(1)).exp().sum(dim=1).log()
-    best_word = _first(words, logits == best_logit.unsqueeze(1))
-    predicted = [best_word.new_empty(z.size(0), 0)]
-    remaining = torch.ones_like(words, dtype=torch.bool)
+    predicted = best_word = _first(words, logits == best_logit.unsqueeze(1))
     if left_out is not None:
-        aside = left_out if target is None else left_out | (words == target.unsqueeze(1))
-        logits = logits.masked_fill(aside, -math.inf)
-    for _ in range(count):
-        best = logits.masked_fill(~remaining, -math.inf).amax(dim=1, keepdim=True)
-        word = _first(words, remaining & (logits == best)).unsqueeze(1)
-        predicted.append(word)
-        remaining = (logits < best) | ((logits == best) & (words > word))
-    return best_logit, best_word, excess, torch.cat(predicted, dim=1)
+        allowed = logits.masked_fill(left_out, -math.inf)
+        predicted = _first(words, ~left_out & (allowed == allowed.amax(dim=1, keepdim=True)))
+    return best_logit, best_word, excess, predicted.unsqueeze(1)
 
 
 def write_rows(z: Tensor, shift: Tensor) -> None:
@@ -159,7 +151,7 @@ class FullTerms(NamedTuple):
 def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Scores (C, V) of every word, what to take from them (C, 1), and the sum of the measures of the others (C,).
 
-    What to take is the largest score, or in the space of W alone that of the target, which none exceeds.
+    What to take is the largest score, or in the space of W alone that of the target, which none exceeds but by rounding.
     """
     measure, scores, highest = torch.zeros_like(like[:, 0]), torch.zeros_like(like), torch.zeros_like(like[:, :1])
     if rows.dots is not None:
@@ -202,7 +194,7 @@ def full_rows(
     """
     temperature = options.student_temperature
     logits = z.to(weights.dtype)
-    words = torch.arange(z.size(1), dtype=torch.int32, device=z.device)
+    words = torch.arange(z.size(1), device=z.device)
     of_target = words == rows.target.unsqueeze(1)
 
     def of_targets(row: Tensor) -> Tensor:
@@ -218,7 +210,7 @@ def full_rows(
     below_of_target = of_targets(below_best)
 
     scores, highest, measure = _scores(rows, of_target, options, logits)
-    below = scores - highest
+    below = (scores - highest).clamp_max(0.0)
     shares = below.exp()  # of q, but for two factors: one for the target, one for the others
     entropies = of_others(shares * below.masked_fill(below == -math.inf, 0.0))
     if rows.shuffle is not None and options.control == "shuffled":
@@ -228,8 +220,8 @@ def full_rows(
     target_prob = target_share / total
     # What is left for the others, a word at a time; a target that is alone keeps all.
     share = torch.where(target_prob < floor, (1.0 - floor) / others, 1.0 / total)
-    share = torch.where(others > 0, share, 0.0)
-    target_prob = torch.where(others > 0, target_prob.clamp_min(floor), 1.0)
+    share = torch.where(others == 0, 0.0, share)
+    target_prob = torch.where(others == 0, 1.0, target_prob.clamp_min(floor))
     entropy = torch.special.entr(target_prob) - share * entropies - others * torch.special.xlogy(share, share)
     expected = target_prob * below_of_target + share * expected
     excess_softened = excess

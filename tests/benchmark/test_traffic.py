@@ -85,7 +85,7 @@ def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(functi
     products = geometry.Products(torch.rand(vocabulary, 1), torch.rand(vocabulary), torch.ones(()))
     rows = FullRows(target, left_out, dots, products, torch.ones(()), None, None)
     work = {
-        "read": (read_rows, (z, left_out, target, 4, torch.float32), 1),
+        "read": (read_rows, (z, left_out, torch.float32), 1),
         "write": (write_rows, (z, torch.randn(tokens)), 2),
         "full": (full_rows, (z, rows, SelfKDOptions("full"), torch.tensor([0.1, 0.8]), 8.0, True), 4),
     }

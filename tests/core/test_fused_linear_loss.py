@@ -131,6 +131,9 @@ def test_a_gpu_without_a_compiler_is_said_once(monkeypatch):
     def broken(function):
         raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable.")
 
+    can_compile.cache_clear()
+    assert not can_compile("cuda")  # with TORCHDYNAMO_DISABLE=1 nothing is tried
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
     monkeypatch.setattr(sys.modules["selfkd_fairseq.core.compiled_rows"], "compiled", broken)
     can_compile.cache_clear()
     with pytest.warns(UserWarning, match="does not work here, the loss takes more time: Failed to find C compiler.$"):
@@ -161,6 +164,19 @@ def test_equals_the_definition(form, implementation, alpha, floor):
     dz = expected.gradient
     for name, gradient in (("features", dz @ weight), ("weight", dz.T @ features), ("bias", dz.sum(axis=0))):
         assert abs(grads[name].numpy() - gradient).max() < 1e-12, name
+
+
+@pytest.mark.parametrize("implementation", ["fused", "compiled"])
+@pytest.mark.parametrize("temperature", [1e-9, 1e-6, 1e-3])
+def test_rows_of_one_direction_whose_cosine_is_rounded_above_1(implementation, temperature):
+    """However little the temperature leaves of other words, none of them takes all."""
+    tensors = batch(24, 50, 8, dtype=torch.float32)
+    tensors["weight"][25:] = tensors["weight"][:25]
+    options = {"support": "full", "similarity": "cosine", "min_target_prob": 0.0, "temperature": temperature}
+    values, grads = run(tensors, implementation, alpha=0.5, **options)
+    expected, _ = run(tensors, "reference", alpha=0.5, **options)
+    assert values[3].item() == pytest.approx(expected[3].item(), rel=0.05)  # which of two equal words is chance
+    assert all(gradient.isfinite().all() for gradient in grads.values())
 
 
 @pytest.mark.parametrize("form", FORMS)
