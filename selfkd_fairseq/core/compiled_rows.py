@@ -151,7 +151,7 @@ class FullTerms(NamedTuple):
 def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Scores (C, V) of every word, what to take from them (C, 1), and the sum of the measures of the others (C,).
 
-    What to take is the largest score, or in the space of W alone that of the target, which none exceeds but by rounding.
+    What to take is the largest score, or in the space of W alone that of the target: none exceeds it but by rounding.
     """
     measure, scores, highest = torch.zeros_like(like[:, 0]), torch.zeros_like(like), torch.zeros_like(like[:, :1])
     if rows.dots is not None:

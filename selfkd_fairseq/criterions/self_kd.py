@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
+import torch
 from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import (
@@ -91,7 +92,7 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default="train",
         metadata={
             "help": f"teacher self: mode of the model in that pass: {', '.join(TEACHER_MODES)} (eval: without dropout; "
-            "train: with dropout of its own)"
+            "train: with dropout of its own; both: so too, and each pass is trained, with the other as its teacher)"
         },
     )
     skd_embedding_weight: float = field(
@@ -123,6 +124,26 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         },
     )
     seed: int = II("common.seed")
+
+
+def mean_of_passes(result: SelfKDLoss) -> SelfKDLoss:
+    """The mean of two passes over the same tokens.
+
+    Args:
+        result: of the tokens of both, those of the one first; in nats, sums over 2 N' tokens or (2 N',) of each.
+
+    Returns:
+        Sums over N' tokens, or (N',) of each; half a correct word is none. Pairs are those of both.
+    """
+
+    def mean(x: Tensor) -> Tensor:
+        total = x if x.dim() == 0 else x.view(2, -1).sum(dim=0)
+        return total / 2 if total.is_floating_point() else total // 2
+
+    loss, ce_loss, nll_loss, skd_loss, statistics = result
+    means = {key: mean(getattr(statistics, key)) for key in ("ntokens", "n_correct", "target_prob", "entropy")}
+    statistics = statistics._replace(**means)
+    return SelfKDLoss(mean(loss), mean(ce_loss), mean(nll_loss), mean(skd_loss), statistics)
 
 
 @register_criterion("self_kd", dataclass=SelfKDCriterionConfig)
@@ -307,13 +328,30 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         with features_instead_of_logits(model):
             net_output = model(**sample["net_input"])
         features, target = self._tokens(net_output[0], sample["target"])
-        teacher_features = features.detach()
+        teacher_features = None
         if teacher_output is not None:
             teacher_features, _ = self._tokens(teacher_output[0], sample["target"])
-        return self_kd_loss(
+        features, teacher_features, target = self._passes(features, teacher_features, target)
+        result = self_kd_loss(
             features, embedding.weight, target, bias=embedding.bias, teacher_features=teacher_features,
             implementation=self.implementation, **self.options._asdict(), **self._arguments(embedding, model.training),
         )  # fmt: skip
+        return mean_of_passes(result) if self._trains_both(teacher_output) else result
+
+    def _trains_both(self, teacher_output: Any) -> bool:
+        return self.teacher_mode == "both" and teacher_output is not None
+
+    def _passes(self, outputs: Tensor, of_teacher: Optional[Tensor], target: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Features or logits (N', ...) of all passes that are trained, of the teacher of each, and targets.
+
+        The model's own, where there is no other pass; in the mode ``both`` each pass is the teacher of the other.
+        """
+        if of_teacher is None:
+            return outputs, outputs.detach(), target
+        if not self._trains_both(of_teacher):
+            return outputs, of_teacher, target
+        of_teachers = torch.cat([of_teacher.detach(), outputs.detach()])
+        return torch.cat([outputs, of_teacher]), of_teachers, torch.cat([target, target])
 
     def _loss_from_logits(
         self,
@@ -325,13 +363,15 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         reduce: bool,
     ) -> SelfKDLoss:
         logits, target = self._logits(embedding, model, net_output, sample)
-        teacher_logits = logits.detach()
+        teacher_logits = None
         if teacher_output is not None:
             teacher_logits, _ = self._logits(embedding, model, teacher_output, sample)
-        return self_kd_loss_from_logits(
+        logits, teacher_logits, target = self._passes(logits, teacher_logits, target)
+        result = self_kd_loss_from_logits(
             logits, embedding.weight, target, teacher_logits=teacher_logits, options=self.options,
             reduction="sum" if reduce else "none", **self._arguments(embedding, model.training),
         )  # fmt: skip
+        return mean_of_passes(result) if self._trains_both(teacher_output) else result
 
     def _arguments(self, embedding: OutputEmbedding, training: bool) -> Dict[str, Any]:
         """What both losses are told in the same words."""

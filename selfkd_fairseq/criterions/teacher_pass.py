@@ -12,7 +12,7 @@ from ..models.unwrapped import unwrapped
 
 __all__ = ["TEACHER_MODES", "check_teacher_mode", "teacher_pass"]
 
-TEACHER_MODES = ("eval", "train")
+TEACHER_MODES = ("eval", "train", "both")
 
 
 def check_teacher_mode(mode: str) -> None:
@@ -39,16 +39,19 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
         model: a fairseq model in training mode, possibly wrapped for data-parallel training.
         net_input: arguments of its forward.
         device: of the batch.
-        mode: ``eval``: without dropout, and no random number is drawn; ``train``: with dropout, drawn anew.
+        mode: ``eval``: without dropout, and no random number is drawn; ``train``: with dropout, drawn anew; ``both``:
+            so too, and the pass can be trained like the other.
 
     Returns:
-        The model's output, without gradient.
+        The model's output, without gradient unless the mode is ``both``.
     """
     inner = unwrapped(model)
     low_precision = autocast_dtype(device.type)
     # What autocast has cast here it would remember for the pass with gradients, without a gradient.
     autocast = torch.autocast(device.type, dtype=low_precision, enabled=low_precision is not None, cache_enabled=False)
-    with torch.no_grad(), autocast, contextlib.ExitStack() as stack:
+    with autocast, contextlib.ExitStack() as stack:
+        if mode != "both":
+            stack.enter_context(torch.no_grad())
         if mode == "eval":
             stack.enter_context(_evaluation_mode(inner))
             # With LayerDrop fairseq draws in evaluation, too, though it drops nothing then; it does so on the CPU.

@@ -69,14 +69,18 @@ def update_of(
     sums, statistics = [], []
     for sample in samples:
         teacher = None  # where alpha stays at 0 there is no second pass: the model is its own teacher
+        mode = setup.cfg.criterion.skd_teacher_mode
         if setup.criterion.alpha_max > 0:
-            of_mode = {"eval": logits_without_dropout, "train": logits_with_dropout}
-            with torch.no_grad():
-                teacher = of_mode[setup.cfg.criterion.skd_teacher_mode](twin, sample["net_input"])
-        whole = twin(**sample["net_input"])[0]
+            of_mode = {"eval": logits_without_dropout, "train": logits_with_dropout, "both": logits_with_dropout}
+            with torch.set_grad_enabled(mode == "both"):
+                teacher = of_mode[mode](twin, sample["net_input"])
+        whole, target = twin(**sample["net_input"])[0], sample["target"]
         teacher = whole.detach() if teacher is None else teacher
-        logits = whole[:, prefix:]
-        target = sample["target"][:, prefix:].reshape(-1)
+        passes = 1
+        if teacher.requires_grad:  # each of them is the teacher of the other, and the mean counts
+            whole, teacher, passes = torch.cat([whole, teacher]), torch.cat([teacher, whole]).detach(), 2
+            target = torch.cat([target, target])
+        logits, target = whole[:, prefix:], target[:, prefix:].reshape(-1)
         flat = logits.reshape(len(target), -1)
         made = chance.of_form(
             options, weight, target, chosen.support_size, (bos, pad), support_state.generator(True), ignore_index=pad
@@ -85,9 +89,11 @@ def update_of(
             flat.detach().numpy(), weight.numpy(), target, alpha=alpha, label_smoothing=smoothing, pad=pad,
             excluded=(bos,), teacher_logits=teacher[:, prefix:].reshape(len(target), -1).numpy(), **made, **options,
         )  # fmt: skip
-        flat.backward(torch.from_numpy(expected.gradient).to(flat.dtype))
-        sums.append([float(value) for value in expected.sums])
-        statistics.append({name: float(value) for name, value in expected.statistics.items()})
+        flat.backward(torch.from_numpy(expected.gradient).to(flat.dtype) / passes)
+        sums.append([float(value) / passes for value in expected.sums])
+        of_pairs = ("measure", "num_pairs")
+        found = {name: float(value) for name, value in expected.statistics.items()}
+        statistics.append({name: value if name in of_pairs else value / passes for name, value in found.items()})
         if hasattr(twin.decoder, "take_activation_loss"):
             twin.decoder.take_activation_loss()
     gradients = {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}

@@ -37,6 +37,12 @@ SETTINGS = {
     "lstm": [*MODELS["lstm"], *BATCHES, *SELF_KD],
     # Whose second pass is of the model itself, not of what wraps it; with dropout workers would differ.
     "self": [*MODELS["tied"], *BATCHES, *SELF_KD, *flags(FORMS["full, self, T 2"])],
+    "self both": [
+        *MODELS["tied"],
+        *BATCHES,
+        *SELF_KD,
+        *flags({**FORMS["full, cosine, self"], "teacher_mode": "both"}),
+    ],
     "self within": [*MODELS["untied"], *BATCHES, *SELF_KD, *flags(FORMS["nearest, cosine, self, within, T 2"])],
     "sentence_avg": [*MODELS["tied"], *BATCHES, *SELF_KD, "--sentence-avg", "--lr", "0.2"],
     "find_unused": [*MODELS["untied"], *BATCHES, *SELF_KD, "--find-unused-parameters"],

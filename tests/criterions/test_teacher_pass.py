@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from selfkd_fairseq.criterions import self_kd
-from selfkd_fairseq.criterions.teacher_pass import teacher_pass
+from selfkd_fairseq.criterions.teacher_pass import TEACHER_MODES, teacher_pass
 from tests.core.forms import FORMS, flags
 from tests.criterions.by_definition import logits_without_dropout
 from tests.criterions.test_self_kd import (
@@ -29,6 +29,7 @@ STREAMS = {
     "awd untied": [*TINY_AWD, *WITHOUT_REGULARISATION, "--no-share-decoder-input-output-embed"],
 }
 CPU = torch.device("cpu")
+SHUFFLED = "full, cosine, self, shuffled rows"
 
 
 def windows(setup):
@@ -125,22 +126,27 @@ def test_the_mode_reaches_the_pass(implementation, tiny_translation, monkeypatch
         return teacher_pass(model, net_input, device, mode)
 
     monkeypatch.setattr(self_kd, "teacher_pass", recording)
-    for mode in ("eval", "train"):
+    for mode in TEACHER_MODES:
         setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF, "--skd-teacher-mode", mode, "--skd-implementation",
                       implementation)  # fmt: skip
         setup.criterion(setup.model.train(), batches(setup)[0])
         setup.criterion(setup.model.eval(), batches(setup)[0])  # has no dropout: no second pass
-    assert seen == [(True, "eval"), (True, "train")]
+    assert seen == [(True, mode) for mode in TEACHER_MODES]
 
 
 def test_an_unknown_mode_is_refused(tiny_translation):
-    with pytest.raises(SystemExit, match="^self_kd: teacher_mode must be one of eval, train, got 'asleep'$"):
+    with pytest.raises(SystemExit, match="^self_kd: teacher_mode must be one of eval, train, both, got 'asleep'$"):
         build(tiny_translation, *TINY_TRANSFORMER, *SELF, "--skd-teacher-mode", "asleep")
 
 
 @pytest.mark.parametrize(
     "flags_of_model, mode",
-    [(STREAMS["zaremba"], "eval"), (STREAMS["awd tied"], "eval"), ([*TINY_ZAREMBA, "--dropout", "0"], "train")],
+    [
+        (STREAMS["zaremba"], "eval"),
+        (STREAMS["awd tied"], "eval"),
+        ([*TINY_ZAREMBA, "--dropout", "0"], "train"),
+        ([*TINY_ZAREMBA, "--dropout", "0"], "both"),
+    ],
 )
 def test_the_states_of_training_and_validation_are_those_of_a_run_without_it(flags_of_model, mode, tiny_language_model):
     """After each window of the training, and after a validation in its midst."""
@@ -217,6 +223,38 @@ def test_it_goes_on_from_the_state_of_the_training(name, implementation, tiny_la
     # The state matters: a window from zeros would have said another thing.
     model.decoder.set_carried_state(None)
     assert not torch.allclose(logits_without_dropout(model, sample["net_input"]), found[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["transformer tied", "transformer untied", "lstm with bias", "lstm_lm tied"])
+@pytest.mark.parametrize("form", ["predicted, self", "full, cosine, self", SHUFFLED, "full, self, T 2"])
+@pytest.mark.parametrize("implementation", ["fused", "reference"])
+def test_each_of_two_passes_is_trained_with_the_other_as_its_teacher(name, form, implementation, request):
+    """By the definition, in float64, with dropout and --update-freq 2: half the loss and the gradients of both."""
+    corpus, of_model = MODELS[name]
+    data = request.getfixturevalue("tiny_translation" if corpus == "translation" else "tiny_language_model")
+    shuffled = {**FORMS["full, cosine, self"], "control": "shuffled_rows"}
+    options = {**{**FORMS, SHUFFLED: shuffled}[form], **SIZES}
+    setup = build(
+        data, *of_model, "--dropout", "0.2", *TRAINED, "--skd-alpha", "0.4", *flags(options), "--skd-teacher-mode",
+        "both", "--update-freq", "2", "--lr", "1", "--skd-implementation", implementation,
+    )  # fmt: skip
+    samples = batches(setup)[:2]
+    trainer = trainer_in_float64(setup, samples)
+    for num_updates in range(2):
+        check_update_against_the_definition(setup, trainer, samples, options, 0.4, num_updates)
+
+
+def test_both_passes_give_losses_token_by_token(tiny_translation):
+    """As fairseq's validation asks for them with reduce=False: (B * T,), whose sum is the loss."""
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--dropout", "0.3", *SELF, "--skd-teacher-mode", "both")
+    setup.criterion.set_num_updates(0)
+    model, sample = setup.model.train(), batches(setup)[0]
+    losses = []
+    for reduce in (True, False):
+        torch.manual_seed(1)
+        losses.append(setup.criterion(model, sample, reduce=reduce)[0])
+    assert losses[1].shape == (sample["target"].numel(),)
+    assert losses[1].sum().item() == pytest.approx(losses[0].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", STREAMS)
