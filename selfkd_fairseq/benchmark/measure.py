@@ -51,14 +51,14 @@ def median_seconds(
 
 
 def gpu_seconds(function: Callable[[], object], rounds: int = 3) -> float:
-    """How long a GPU works on a piece of work: its kernels and copies, without what it waits for the CPU.
+    """How long a GPU works on a piece of work, in seconds: its kernels and copies, without what it waits for the CPU.
 
     Args:
         function: the piece of work, of one stream; run once more to warm up.
         rounds: of which the mean is taken, at least 1.
 
     Returns:
-        Seconds.
+        The mean, in seconds.
     """
     function()
     torch.cuda.synchronize()

@@ -279,15 +279,17 @@ def test_language_models_that_carry_their_state_equal_the_definition(name, form,
 
 
 @pytest.mark.parametrize("name", [*MODELS, *STREAMS])
-@pytest.mark.parametrize("form", ["predicted, self", "full, self, T 2"])
-def test_no_gradient_is_lost_under_autocast(name, form, request):
+@pytest.mark.parametrize(
+    "form, mode", [("predicted, self", "eval"), ("full, self, T 2", "eval"), ("full, cosine, self", "both")]
+)
+def test_no_gradient_is_lost_under_autocast(name, form, mode, request):
     """autocast remembers what it has cast: casts made without a gradient must not serve the pass with gradients.
 
     In older versions of torch they would, and the model would train its biases and norms alone.
     """
     corpus, of_model = MODELS.get(name, ("lm", [*TASK, *STREAMS.get(name, [])]))
     data = request.getfixturevalue("tiny_translation" if corpus == "translation" else "tiny_language_model")
-    setup = build(data, *of_model, *TRAINED, "--skd-alpha", "0.5", *flags(FORMS[form]))
+    setup = build(data, *of_model, *TRAINED, "--skd-alpha", "0.5", *flags(FORMS[form]), "--skd-teacher-mode", mode)
     sample = windows(setup)[0] if name in STREAMS else batches(setup)[0]
     setup.criterion.set_num_updates(0)
     results = []
