@@ -177,10 +177,12 @@ def _language_model_rows(name: str, options: argparse.Namespace, device: torch.d
 def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
     rows: List[report.Row] = []
     dtype = getattr(torch, options.dtype)
-    # Each form is compiled for itself; beyond so many torch would give up and run them eagerly.
-    torch._dynamo.config.cache_size_limit = 1000
+    compiles = device.type == "cuda"
+    if compiles:  # each form for itself; beyond so many torch would give up and run them eagerly
+        torch._dynamo.config.cache_size_limit = 1000
     for size in (options.sizes or losses.SIZES) if "loss" in options.parts else ():
-        torch._dynamo.reset()  # as in a training, where V and d are always the same
+        if compiles:
+            torch._dynamo.reset()  # as in a training, where V and d are always the same
         new = _loss_rows(size, options.rounds, device, dtype)
         title = f"loss, N x V x d = {new[0]['size']}, {options.dtype}"
         print_now(report.as_table(title, new, ["name", *list(new[0])[3:]]))

@@ -50,9 +50,10 @@ def can_compile(device: str) -> bool:
     Returns:
         False on a CPU, where they gain nothing; on a GPU whether ``torch.compile`` works. If not, a warning says why.
     """
-    # Not compiled, their functions would hold several tensors (C, V), which eager passes do not.
-    is_off = torch._dynamo.config.disable or os.environ.get("TORCHDYNAMO_DISABLE", "0") == "1"
-    if device != "cuda" or is_off:
+    if device != "cuda":  # asked first: to ask the compiler is to import it, which takes a second
+        return False
+    if torch._dynamo.config.disable or os.environ.get("TORCHDYNAMO_DISABLE", "0") == "1":
+        # Not compiled, their functions would hold several tensors (C, V), which eager passes do not.
         return False
     try:
         compiled(write_rows)(torch.zeros(2, 8, device=device), torch.zeros(2, device=device))

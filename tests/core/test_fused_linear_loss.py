@@ -1,6 +1,7 @@
 """The fused implementation against the reference and the definition: every form, the loss and every gradient."""
 
 import math
+import subprocess
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from selfkd_fairseq.core.compiled_rows import can_compile, compiled
 from tests import definition
 from tests.core import chance
 from tests.core.forms import FORMS, reads_teacher
+from tests.fairseq_setup import ROOT
 
 PAD, BOS, SEED = 1, 0, 3
 
@@ -125,6 +127,19 @@ def test_auto_compiles_where_a_gpu_can(is_there, monkeypatch):
     monkeypatch.setattr(sys.modules["selfkd_fairseq.core.self_kd_loss"], "can_compile", lambda device: is_there)
     assert_same(batch(), implementation="auto", alpha=0.3)
     assert bool(seen) == is_there
+
+
+def test_a_loss_on_a_cpu_imports_no_compiler():
+    """It would take a second, of the first update."""
+    program = """
+import sys, torch
+from selfkd_fairseq.core import self_kd_loss
+features, weight = (torch.randn(n, 4, requires_grad=True) for n in (5, 9))
+self_kd_loss(features, weight, torch.arange(5), alpha=0.5).loss.backward()
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_gpu_without_a_compiler_is_said_once(monkeypatch):
