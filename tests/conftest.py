@@ -12,6 +12,7 @@ import torch
 
 import selfkd_fairseq
 from selfkd_fairseq import hardening
+from selfkd_fairseq.core.compiled_rows import compiled
 from tests import fairseq_setup
 
 selfkd_fairseq.register()
@@ -41,6 +42,16 @@ def the_smallest_numbers():
 def hardened(fairseq_as_it_was):
     """fairseq as with SELFKD_HARDENED=1 from the start, in this process."""
     hardening.install()
+
+
+@pytest.fixture
+def really_compiled(monkeypatch):
+    """torch.compile compiles, from the start."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
+    torch._dynamo.reset()
+    compiled.cache_clear()
+    yield
+    compiled.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -128,8 +128,10 @@ def self_kd(t: Tensors, **arguments: Any) -> Tensor:
     Returns:
         () sum over the tokens, in nats.
     """
-    given = {"alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,)}
-    arguments = {**given, "implementation": "fused", **arguments}
+    arguments = {
+        "alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,),
+        "implementation": "fused", **arguments,
+    }  # fmt: skip
     # The features stand for those of another pass, too: what they hold costs nothing.
     return self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss
 
@@ -184,8 +186,9 @@ def contenders(t: Tensors) -> Dict[str, Callable[[], None]]:
         work[f"self_kd fused {name}"] = functools.partial(_train, self_kd, t, **options)
     if t.features.device.type == "cuda":
         for name, options in COMPILED.items():
-            options = {"implementation": "compiled", **options}
-            work[f"self_kd compiled {name}"] = functools.partial(_train, self_kd, t, **options)
+            work[f"self_kd compiled {name}"] = functools.partial(
+                _train, self_kd, t, implementation="compiled", **options
+            )
         work.update(_peers(t))
     return work
 

@@ -11,7 +11,7 @@ from fairseq.trainer import Trainer
 from .fairseq_trainer import build_trainer
 from .zipf import zipf_words
 
-__all__ = ["ARCHITECTURES", "CRITERIONS", "ONLY_ON_GPUS", "training_steps"]
+__all__ = ["ARCHITECTURES", "CRITERIONS", "architectures", "training_steps"]
 
 # architecture -> size of the vocabulary and batch (sentences, tokens a sentence): about 3,500 target tokens
 ARCHITECTURES = {
@@ -19,7 +19,7 @@ ARCHITECTURES = {
     "transformer_selfkd_iwslt": (9996, 140, 25),
     "transformer_selfkd_wmt_big": (32000, 128, 28),
 }
-ONLY_ON_GPUS = {"transformer_selfkd_wmt_big"}  # a CPU takes a minute for an update
+_ONLY_ON_GPUS = {"transformer_selfkd_wmt_big"}  # a CPU takes a minute for an update
 CRITERIONS = {
     "label_smoothed_cross_entropy": ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"],
     **{
@@ -43,6 +43,18 @@ CRITERIONS = {
         )
     },
 }  # fmt: skip
+
+
+def architectures(device: torch.device) -> List[str]:
+    """Those that are measured.
+
+    Args:
+        device: to train on.
+
+    Returns:
+        Keys of :data:`ARCHITECTURES`.
+    """
+    return [arch for arch in ARCHITECTURES if device.type == "cuda" or arch not in _ONLY_ON_GPUS]
 
 
 def _criterions(device: torch.device) -> Dict[str, List[str]]:

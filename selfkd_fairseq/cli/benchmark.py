@@ -187,9 +187,7 @@ def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
         title = f"loss, N x V x d = {new[0]['size']}, {options.dtype}"
         print_now(report.as_table(title, new, ["name", *list(new[0])[3:]]))
         rows += new
-    for arch in training_step.ARCHITECTURES if "training_step" in options.parts else ():
-        if arch in training_step.ONLY_ON_GPUS and device.type != "cuda":
-            continue
+    for arch in training_step.architectures(device) if "training_step" in options.parts else ():
         new = _step_rows(arch, options.rounds, device, dtype)
         print_now(report.as_table(f"training step, {arch}, {options.dtype}", new, ["name", *list(new[0])[3:]]))
         rows += new

@@ -13,6 +13,7 @@ __all__ = [
     "check_word_ids",
     "numbers_at_hand",
     "word_ids",
+    "word_mask",
     "words_in_vocabulary",
 ]
 
@@ -73,6 +74,19 @@ def word_ids(words: Sequence[int], device: torch.device) -> Tensor:
     if len(runs) == 1:
         return runs[0]
     return torch.cat(runs) if runs else torch.empty(0, dtype=torch.long, device=device)
+
+
+def word_mask(ids: Tensor, vocabulary_size: int) -> Tensor:
+    """Mark words of the vocabulary.
+
+    Args:
+        ids: (n,) int64 in [0, V), as :func:`word_ids` makes them.
+        vocabulary_size: V.
+
+    Returns:
+        (V,) bool on the device of ``ids``, True for these words.
+    """
+    return torch.zeros(vocabulary_size, dtype=torch.bool, device=ids.device).index_fill_(0, ids, True)
 
 
 def check_word_ids(name: str, words: Tensor, vocabulary_size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional, Sequence, Tuple, Type
 import torch
 from torch import Tensor
 
-from .arguments import word_ids
+from .arguments import word_ids, word_mask
 from .compiled_rows import compiled, read_rows, write_rows
 from .fused_divergence import (
     Chunk,
@@ -198,8 +198,7 @@ class _CompiledSparse(ChunkPasses):
         self.predicts = options.support == "predicted" and not is_found
         self.left_out: Optional[Tensor] = None
         if options.support == "predicted" and is_found:
-            self.left_out = torch.zeros(self.inputs.weight.size(0), dtype=torch.bool, device=self.inputs.target.device)
-            self.left_out.index_fill_(0, self.excluded_ids, True)
+            self.left_out = word_mask(self.excluded_ids, self.inputs.weight.size(0))
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, SparseDivergence)

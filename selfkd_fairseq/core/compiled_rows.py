@@ -72,6 +72,14 @@ def _first(words: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen, words, words.numel() - 1).amin(dim=1)
 
 
+def _largest(logits: Tensor, words: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The largest logit (C,), its word (C,), the logits less it (C, V), and logsumexp less it (C,)."""
+    best_logit = logits.amax(dim=1)
+    below_best = logits - best_logit.unsqueeze(1)
+    best_word = _first(words, logits == best_logit.unsqueeze(1))
+    return best_logit, best_word, below_best, below_best.exp().sum(dim=1).log()
+
+
 def read_rows(z: Tensor, left_out: Optional[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the loss wants to know of the logits of C tokens.
 
@@ -86,9 +94,8 @@ def read_rows(z: Tensor, left_out: Optional[Tensor], dtype: torch.dtype) -> Tupl
     """
     words = torch.arange(z.size(1), device=z.device)
     logits = z.to(dtype)
-    best_logit = logits.amax(dim=1)
-    excess = (logits - best_logit.unsqueeze(1)).exp().sum(dim=1).log()
-    predicted = best_word = _first(words, logits == best_logit.unsqueeze(1))
+    best_logit, best_word, _, excess = _largest(logits, words)
+    predicted = best_word
     if left_out is not None:
         allowed = logits.masked_fill(left_out, -math.inf)
         predicted = _first(words, ~left_out & (allowed == allowed.amax(dim=1, keepdim=True)))
@@ -166,12 +173,13 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Ten
         measure = measures.masked_fill(of_target | rows.left_out, 0.0).sum(dim=1)
         scores = similarity.score(measures.clone(), rows.temperature)
         highest = similarity.score(torch.full_like(highest, of_itself), rows.temperature)
-    is_left_out = rows.left_out & ~of_target
     if rows.teacher_logits is not None:
         softened = rows.teacher_logits.to(like.dtype) / options.student_temperature
         scores = softened + options.embedding_weight * scores
-        highest = scores.masked_fill(is_left_out, -math.inf).amax(dim=1, keepdim=True)
-    return scores.masked_fill(is_left_out, -math.inf), highest, measure
+    scores = scores.masked_fill(rows.left_out & ~of_target, -math.inf)
+    if rows.teacher_logits is not None:
+        highest = scores.amax(dim=1, keepdim=True)
+    return scores, highest, measure
 
 
 def full_rows(
@@ -204,10 +212,7 @@ def full_rows(
     def of_others(row: Tensor) -> Tensor:
         return row.masked_fill(of_target, 0.0).sum(dim=1)
 
-    best_logit = logits.amax(dim=1)
-    best_word = _first(words, logits == best_logit.unsqueeze(1))
-    below_best = logits - best_logit.unsqueeze(1)
-    excess = below_best.exp().sum(dim=1).log()
+    best_logit, best_word, below_best, excess = _largest(logits, words)
     below_of_target = of_targets(below_best)
 
     scores, highest, measure = _scores(rows, of_target, options, logits)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .arguments import numbers_at_hand, word_ids
+from .arguments import numbers_at_hand, word_ids, word_mask
 from .compiled_rows import FullRows
 from .geometry import SIMILARITIES, Products
 from .half_products import product
@@ -75,8 +75,7 @@ class FullTargets:
         shape = (chunk_size, embedding.size(0))
         self.buffers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(number)]
         if compiled:
-            self.left_out = torch.zeros(embedding.size(0), dtype=torch.bool, device=device)
-            self.left_out.index_fill_(0, self.excluded_ids, True)
+            self.left_out = word_mask(self.excluded_ids, embedding.size(0))
 
     def rows_of_tokens(self, target: Tensor, teacher_logits: Optional[Tensor]) -> FullRows:
         """What the soft targets of a chunk are made of, each token with a row of its own.

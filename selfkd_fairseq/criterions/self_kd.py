@@ -126,19 +126,22 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
     seed: int = II("common.seed")
 
 
-def mean_of_passes(result: SelfKDLoss) -> SelfKDLoss:
-    """The mean of two passes over the same tokens.
+def mean_of_passes(result: SelfKDLoss, passes: int) -> SelfKDLoss:
+    """The mean of one or two passes over the same tokens.
 
     Args:
-        result: of the tokens of both, those of the one first; in nats, sums over 2 N' tokens or (2 N',) of each.
+        result: of the tokens of all passes, one pass after the other; in nats, sums over all, or of each.
+        passes: how many they are.
 
     Returns:
-        Sums over N' tokens, or (N',) of each; half a correct word is none. Pairs are those of both.
+        Sums over N' tokens, or (N',) of each; half a correct word is none. Pairs are those of all passes.
     """
+    if passes == 1:
+        return result
 
     def mean(x: Tensor) -> Tensor:
-        total = x if x.dim() == 0 else x.view(2, -1).sum(dim=0)
-        return total / 2 if total.is_floating_point() else total // 2
+        total = x if x.dim() == 0 else x.view(passes, -1).sum(dim=0)
+        return total / passes if total.is_floating_point() else total // passes
 
     loss, ce_loss, nll_loss, skd_loss, statistics = result
     means = {key: mean(getattr(statistics, key)) for key in ("ntokens", "n_correct", "target_prob", "entropy")}
@@ -328,30 +331,28 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         with features_instead_of_logits(model):
             net_output = model(**sample["net_input"])
         features, target = self._tokens(net_output[0], sample["target"])
-        teacher_features = None
-        if teacher_output is not None:
-            teacher_features, _ = self._tokens(teacher_output[0], sample["target"])
-        features, teacher_features, target = self._passes(features, teacher_features, target)
+        of_teacher = None if teacher_output is None else self._tokens(teacher_output[0], sample["target"])[0]
+        features, teacher_features, target, passes = self._passes(features, of_teacher, target)
         result = self_kd_loss(
             features, embedding.weight, target, bias=embedding.bias, teacher_features=teacher_features,
             implementation=self.implementation, **self.options._asdict(), **self._arguments(embedding, model.training),
         )  # fmt: skip
-        return mean_of_passes(result) if self._trains_both(teacher_output) else result
+        return mean_of_passes(result, passes)
 
-    def _trains_both(self, teacher_output: Any) -> bool:
-        return self.teacher_mode == "both" and teacher_output is not None
+    def _passes(
+        self, outputs: Tensor, of_teacher: Optional[Tensor], target: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor, int]:
+        """Features or logits (N', ...) of the passes that are trained, of the teacher of each, targets, their number.
 
-    def _passes(self, outputs: Tensor, of_teacher: Optional[Tensor], target: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Features or logits (N', ...) of all passes that are trained, of the teacher of each, and targets.
-
-        The model's own, where there is no other pass; in the mode ``both`` each pass is the teacher of the other.
+        Where there is no other pass the model is its own teacher; in the mode ``both`` each pass is that of the other,
+        and the rows of the model's own come first.
         """
         if of_teacher is None:
-            return outputs, outputs.detach(), target
-        if not self._trains_both(of_teacher):
-            return outputs, of_teacher, target
+            return outputs, outputs.detach(), target, 1
+        if self.teacher_mode != "both":
+            return outputs, of_teacher, target, 1
         of_teachers = torch.cat([of_teacher.detach(), outputs.detach()])
-        return torch.cat([outputs, of_teacher]), of_teachers, torch.cat([target, target])
+        return torch.cat([outputs, of_teacher]), of_teachers, torch.cat([target, target]), 2
 
     def _loss_from_logits(
         self,
@@ -363,15 +364,13 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         reduce: bool,
     ) -> SelfKDLoss:
         logits, target = self._logits(embedding, model, net_output, sample)
-        teacher_logits = None
-        if teacher_output is not None:
-            teacher_logits, _ = self._logits(embedding, model, teacher_output, sample)
-        logits, teacher_logits, target = self._passes(logits, teacher_logits, target)
+        of_teacher = None if teacher_output is None else self._logits(embedding, model, teacher_output, sample)[0]
+        logits, teacher_logits, target, passes = self._passes(logits, of_teacher, target)
         result = self_kd_loss_from_logits(
             logits, embedding.weight, target, teacher_logits=teacher_logits, options=self.options,
             reduction="sum" if reduce else "none", **self._arguments(embedding, model.training),
         )  # fmt: skip
-        return mean_of_passes(result) if self._trains_both(teacher_output) else result
+        return mean_of_passes(result, passes)
 
     def _arguments(self, embedding: OutputEmbedding, training: bool) -> Dict[str, Any]:
         """What both losses are told in the same words."""

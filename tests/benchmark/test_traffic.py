@@ -75,7 +75,7 @@ def test_bytes_launches_and_memory_of_a_known_loss():
 
 
 @pytest.mark.parametrize("function", ["read", "write", "full"])
-def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(function, monkeypatch):
+def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(function, really_compiled):
     """inductor's own count of bytes: each tensor that is given once, and once what is changed."""
     from torch._inductor import config, metrics
 
@@ -90,17 +90,13 @@ def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(functi
         "full": (full_rows, (z, rows, SelfKDOptions("full"), torch.tensor([0.1, 0.8]), 8.0, True), 4),
     }
     of_chunk, arguments, units = work[function]
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
     logger = logging.getLogger("torch._inductor.compile_fx.__inductor_metrics")
     level = logger.level
     logger.setLevel(logging.INFO)  # not the attribute: a logger remembers what it was not enabled for
-    torch._dynamo.reset()
     metrics.reset()
-    compiled.cache_clear()
     try:
         with config.patch(force_disable_caches=True):
             compiled(of_chunk)(*arguments)
     finally:
         logger.setLevel(level)
-        compiled.cache_clear()
     assert metrics.num_bytes_accessed / (2 * tokens * vocabulary) == pytest.approx(units, rel=0.03)

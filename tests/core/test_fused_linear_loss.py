@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selfkd_fairseq.benchmark.measure import peak_extra_bytes
 from selfkd_fairseq.core import IMPLEMENTATIONS, self_kd_loss
-from selfkd_fairseq.core.compiled_rows import can_compile, compiled
+from selfkd_fairseq.core.compiled_rows import can_compile
 from tests import definition
 from tests.core import chance
 from tests.core.forms import FORMS, reads_teacher
@@ -100,19 +100,13 @@ def test_where_no_number_may_be_read_it_is_the_same(form, alpha, bias, implement
 
 
 @pytest.mark.parametrize("form", ["predicted", "nearest, cosine, self, within, T 2", "full, self, T 2", "full"])
-def test_compiled_passes_are_compiled_and_the_same(form, monkeypatch):
+def test_compiled_passes_are_compiled_and_the_same(form, really_compiled):
     """alpha and the number of tokens change from update to update: neither is compiled for."""
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
-    torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled.cache_clear()
-    try:
-        for alpha in (0.1, 0.2, 0.3):
-            for tokens in (23, 40):
-                tensors = batch(tokens, bias=True)
-                assert_same(tensors, implementation="compiled", alpha=alpha, label_smoothing=0.1, **FORMS[form])
-    finally:
-        compiled.cache_clear()
+    for alpha in (0.1, 0.2, 0.3):
+        for tokens in (23, 40):
+            tensors = batch(tokens, bias=True)
+            assert_same(tensors, implementation="compiled", alpha=alpha, label_smoothing=0.1, **FORMS[form])
     functions = 1 if form.startswith("full") else 3
     assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * functions
 

@@ -1,23 +1,15 @@
 """The fused loss on a GPU, eager and compiled: the numbers of the reference on a CPU, and nothing is waited for."""
 
+import functools
+
 import pytest
 import torch
 
-from selfkd_fairseq.core import compiled_rows, self_kd_loss
-from selfkd_fairseq.core.compiled_rows import compiled
+from selfkd_fairseq.core.compiled_rows import can_compile
 from tests.core.forms import FORMS
-from tests.core.test_fused_linear_loss import BOS, PAD, batch, run
+from tests.core.test_fused_linear_loss import batch, run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.fixture
-def really_compiled(monkeypatch):
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
-    torch._dynamo.reset()
-    compiled.cache_clear()
-    yield
-    compiled.cache_clear()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -37,30 +29,24 @@ def test_equals_the_reference_on_a_cpu(form, implementation, really_compiled):
             assert torch.allclose(grads[name].cpu(), expected, rtol=1e-10, atol=1e-10), name
 
 
-def step(tensors, implementation, **arguments):
-    leaves = {name: tensors[name].clone().requires_grad_() for name in ("features", "weight")}
-    result = self_kd_loss(
-        **{**tensors, **leaves}, ignore_index=PAD, excluded=(BOS,), implementation=implementation, alpha=0.3,
-        label_smoothing=0.1, **arguments,
-    )  # fmt: skip
-    (128.0 * result.loss).backward()
-
-
 @pytest.mark.parametrize("form", [form for form in FORMS if "random" not in form and "nearest" not in form])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("implementation", ["fused", "compiled"])
 def test_the_host_never_waits(form, dtype, implementation, really_compiled):
     """``random`` draws on the CPU, and the criterion gives ``nearest`` its neighbours."""
     tensors = {name: tensor.cuda() for name, tensor in batch(40, 64, 16, dtype=dtype).items()}
-    step(tensors, implementation, **FORMS[form])  # what is tried once, or compiled
+    step = functools.partial(
+        run, tensors, implementation, upstream=128.0, alpha=0.3, label_smoothing=0.1, **FORMS[form]
+    )  # fmt: skip
+    step()  # what is tried once, or compiled
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(tensors, implementation, **FORMS[form])
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_auto_compiles_on_a_gpu(really_compiled):
-    compiled_rows.can_compile.cache_clear()
-    assert compiled_rows.can_compile("cuda")
+    can_compile.cache_clear()
+    assert can_compile("cuda")
