@@ -22,8 +22,10 @@ from ..core.options import CONTROLS, NORMALISATIONS, TEACHERS, SelfKDOptions, ch
 from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
 from ..core.supports import SUPPORTS
+from ..models.stateful_language_model import StatefulDecoder
+from ..models.unwrapped import unwrapped
 from .model_output import can_give_features, checked_logits, features_instead_of_logits
-from .output_embedding import OutputEmbedding, find_output_embedding
+from .output_embedding import OutputEmbedding, UnsupportedModelError, find_output_embedding
 from .support_state import SupportState
 from .teacher_pass import TEACHER_MODES, check_teacher_mode, teacher_pass
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
@@ -134,14 +136,13 @@ def mean_of_passes(result: SelfKDLoss, passes: int) -> SelfKDLoss:
         passes: how many they are.
 
     Returns:
-        Sums over N' tokens, or (N',) of each; half a correct word is none. Pairs are those of all passes.
+        Sums over N' tokens, or (N',) of each; counts are halved like all else. Pairs are those of all passes.
     """
     if passes == 1:
         return result
 
     def mean(x: Tensor) -> Tensor:
-        total = x if x.dim() == 0 else x.view(passes, -1).sum(dim=0)
-        return total / passes if total.is_floating_point() else total // passes
+        return (x if x.dim() == 0 else x.view(passes, -1).sum(dim=0)) / passes
 
     loss, ce_loss, nll_loss, skd_loss, statistics = result
     means = {key: mean(getattr(statistics, key)) for key in ("ntokens", "n_correct", "target_prob", "entropy")}
@@ -231,7 +232,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             (loss in nats, a scalar or (B * T,), sample size that fairseq divides by, logging outputs, all of them sums)
 
         Raises:
-            UnsupportedModelError: the model has no single output embedding matrix, or no logits that fit it.
+            UnsupportedModelError: the model has no single output embedding matrix, or no logits that fit it; or its
+                data-parallel wrapper cannot train two passes.
         """
         embedding = find_output_embedding(model)
         self._warn_without_update_number(model)
@@ -281,9 +283,15 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             (loss, nll_loss) in nats, each a scalar, the sum over tokens, or (B * T,) without ``reduce``.
 
         Raises:
-            UnsupportedModelError: the model has no single output embedding matrix, or no logits that fit it.
+            UnsupportedModelError: as of :meth:`forward`; or the model carries a state from batch to batch, which by now
+                is no longer the one from which the teacher's pass would have to start.
         """
         embedding = find_output_embedding(model)
+        if self._makes_teacher_pass(model) and isinstance(unwrapped(model).decoder, StatefulDecoder):
+            raise UnsupportedModelError(
+                "self_kd: compute_loss makes no second pass of a model that carries its state; call the criterion "
+                "itself"
+            )
         teacher_output = self._teacher_output(model, sample)
         result = self._loss_from_logits(embedding, model, net_output, teacher_output, sample, reduce)
         return (result.loss if model.training else result.ce_loss), result.nll_loss
@@ -313,9 +321,11 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         """Whether soft targets need a second pass.
 
         In validation there is no dropout, and the model is its own teacher. So it is where alpha stays at 0: a pass
-        would draw random numbers, and the training would not be that of fairseq's own criterion.
+        would draw random numbers, and the training would not be that of fairseq's own criterion. Where both passes
+        are trained, the control whose soft targets need none has both, too.
         """
-        return self.options.needs_teacher_pass and model.training and self.alpha_max > 0
+        both = self.options.teacher == "self" and self.teacher_mode == "both"
+        return (both or self.options.needs_teacher_pass) and model.training and self.alpha_max > 0
 
     def _teacher_output(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
         """What the model returns in the teacher's pass; None where it makes none."""

@@ -1,14 +1,20 @@
-"""A second pass of the model over a batch, for soft targets that it makes itself (``docs/method.md``)."""
+"""A second pass of the model over a batch, for soft targets that it makes itself (``docs/method.md``).
+
+It is made without gradient, or trained as well, with the first pass as its teacher in turn.
+"""
 
 import contextlib
 from typing import Any, Dict, Iterator
 
 import torch
+from fairseq.modules import LayerDropModuleList
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..core.fused_linear_loss import autocast_dtype
 from ..models.stateful_language_model import StatefulDecoder
-from ..models.unwrapped import unwrapped
+from ..models.unwrapped import unwrapped, wrappers
+from .output_embedding import UnsupportedModelError
 
 __all__ = ["TEACHER_MODES", "check_teacher_mode", "teacher_pass"]
 
@@ -44,8 +50,13 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
 
     Returns:
         The model's output, without gradient unless the mode is ``both``.
+
+    Raises:
+        UnsupportedModelError: the pass is to be trained, and PyTorch's data-parallel wrapper cannot take its gradients.
     """
     inner = unwrapped(model)
+    if mode == "both":
+        _check_takes_gradients_of_two_passes(model)
     low_precision = autocast_dtype(device.type)
     # What autocast has cast here it would remember for the pass with gradients, without a gradient.
     autocast = torch.autocast(device.type, dtype=low_precision, enabled=low_precision is not None, cache_enabled=False)
@@ -59,6 +70,26 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
         if isinstance(inner.decoder, StatefulDecoder):
             stack.enter_context(inner.decoder.as_in_training())
         return inner(**net_input)
+
+
+def _check_takes_gradients_of_two_passes(model: nn.Module) -> None:
+    """PyTorch's DDP counts one gradient for each parameter, and decides by the pass that it sees which will come."""
+    parallel = [wrapper for wrapper in wrappers(model) if isinstance(wrapper, DistributedDataParallel)]
+    if not parallel:
+        return
+    modules = list(unwrapped(model).modules())
+    why = None
+    if any(hasattr(module, "precheckpoint_forward") for module in modules):
+        why = "--checkpoint-activations"
+    elif any(wrapper.find_unused_parameters for wrapper in parallel) and any(
+        isinstance(module, LayerDropModuleList) for module in modules
+    ):
+        why = "LayerDrop and --find-unused-parameters"
+    if why is not None:
+        raise UnsupportedModelError(
+            f"self_kd cannot train both passes (--skd-teacher-mode both) with {why} under PyTorch's DDP, which takes "
+            "one gradient for each parameter: give --ddp-backend legacy_ddp, or --skd-teacher-mode train"
+        )
 
 
 @contextlib.contextmanager

@@ -1,12 +1,16 @@
-"""The second pass of the model, without dropout: what it sees, and that it leaves nothing behind."""
+"""The second pass of the model, in every mode: what it sees, what it leaves behind, and how both are trained."""
 
 import copy
 
 import pytest
 import torch
+from fairseq.distributed import ModuleProxyWrapper
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from selfkd_fairseq.criterions import self_kd
+from selfkd_fairseq.criterions import teacher_pass as teacher_pass_module
+from selfkd_fairseq.criterions.output_embedding import UnsupportedModelError
 from selfkd_fairseq.criterions.teacher_pass import TEACHER_MODES, teacher_pass
 from tests.core.forms import FORMS, flags
 from tests.criterions.by_definition import logits_without_dropout
@@ -29,7 +33,8 @@ STREAMS = {
     "awd untied": [*TINY_AWD, *WITHOUT_REGULARISATION, "--no-share-decoder-input-output-embed"],
 }
 CPU = torch.device("cpu")
-SHUFFLED = "full, cosine, self, shuffled rows"
+OF_COSINE = FORMS["full, cosine, self"]
+CONTROLS = {f"full, cosine, self, {name}": {**OF_COSINE, "control": name} for name in ("shuffled_rows", "uniform")}
 
 
 def windows(setup):
@@ -226,14 +231,13 @@ def test_it_goes_on_from_the_state_of_the_training(name, implementation, tiny_la
 
 
 @pytest.mark.parametrize("name", ["transformer tied", "transformer untied", "lstm with bias", "lstm_lm tied"])
-@pytest.mark.parametrize("form", ["predicted, self", "full, cosine, self", SHUFFLED, "full, self, T 2"])
+@pytest.mark.parametrize("form", ["predicted, self", "full, cosine, self", *CONTROLS, "full, self, T 2"])
 @pytest.mark.parametrize("implementation", ["fused", "reference"])
 def test_each_of_two_passes_is_trained_with_the_other_as_its_teacher(name, form, implementation, request):
     """By the definition, in float64, with dropout and --update-freq 2: half the loss and the gradients of both."""
     corpus, of_model = MODELS[name]
     data = request.getfixturevalue("tiny_translation" if corpus == "translation" else "tiny_language_model")
-    shuffled = {**FORMS["full, cosine, self"], "control": "shuffled_rows"}
-    options = {**{**FORMS, SHUFFLED: shuffled}[form], **SIZES}
+    options = {**{**FORMS, **CONTROLS}[form], **SIZES}
     setup = build(
         data, *of_model, "--dropout", "0.2", *TRAINED, "--skd-alpha", "0.4", *flags(options), "--skd-teacher-mode",
         "both", "--update-freq", "2", "--lr", "1", "--skd-implementation", implementation,
@@ -255,6 +259,59 @@ def test_both_passes_give_losses_token_by_token(tiny_translation):
         losses.append(setup.criterion(model, sample, reduce=reduce)[0])
     assert losses[1].shape == (sample["target"].numel(),)
     assert losses[1].sum().item() == pytest.approx(losses[0].item(), rel=1e-5)
+
+
+@pytest.fixture
+def one_worker():
+    """A process group of this process alone."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "of_model, find_unused, refused",
+    [
+        ([], False, None),
+        ([], True, None),
+        (["--checkpoint-activations"], False, "with --checkpoint-activations under"),
+        (["--decoder-layerdrop", "0.5"], True, "with LayerDrop and --find-unused-parameters under"),
+    ],
+)
+@pytest.mark.usefixtures("one_worker")
+def test_what_pytorch_ddp_cannot_train_twice_is_refused(of_model, find_unused, refused, tiny_translation, monkeypatch):
+    """In one line, and only that, and for a reason: without the check it fails in torch."""
+    flags_of_both = [*SELF, "--skd-teacher-mode", "both", "--skd-warmup-updates", "0"]
+    setup = build(tiny_translation, *TINY_TRANSFORMER, "--dropout", "0.3", *flags_of_both, *of_model)
+    sample, model = batches(setup)[0], setup.model.train()
+    # The encoder layers of fairseq 0.12.2 hold second copies of their weights, which training does not use.
+    find_unused = find_unused or any(name.endswith("in_proj_weight") for name, _ in model.named_parameters())
+
+    def train(parallel):
+        wrapped = ModuleProxyWrapper(DistributedDataParallel(model, find_unused_parameters=find_unused))
+        for seed in range(4):  # LayerDrop drops other layers each time
+            torch.manual_seed(seed)
+            setup.criterion(wrapped if parallel else model, sample)[0].backward()
+
+    if refused is not None:
+        with pytest.raises(UnsupportedModelError, match=f"^self_kd cannot train both passes .* {refused} .*legacy_ddp"):
+            train(parallel=True)
+        train(parallel=False)
+        monkeypatch.setattr(teacher_pass_module, "_check_takes_gradients_of_two_passes", lambda model: None)
+        with pytest.raises(RuntimeError, match="ready only once"):
+            train(parallel=True)
+        setup.criterion.teacher_mode = "train"
+    train(parallel=True)
+
+
+def test_a_second_pass_that_would_start_from_the_wrong_state_is_refused(tiny_language_model):
+    """compute_loss is called when the model's own pass has moved the state on."""
+    setup = build(tiny_language_model, *TASK, *STREAMS["zaremba"], *SELF)
+    model, sample = setup.model.train(), windows(setup)[0]
+    output = model(**sample["net_input"])
+    with pytest.raises(UnsupportedModelError, match="^self_kd: compute_loss .* carries its state; call the criterion"):
+        setup.criterion.compute_loss(model, output, sample)
+    setup.criterion.compute_loss(model.eval(), output, sample)
 
 
 @pytest.mark.parametrize("name", STREAMS)
