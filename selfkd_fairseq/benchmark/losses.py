@@ -40,6 +40,9 @@ FORMS: Dict[str, Dict[str, Any]] = {
     },
     "self": {"support": "full", "teacher": "self", "embedding_weight": 0.0, "min_target_prob": 0.0},
     "self and cosine": {"support": "full", "teacher": "self", "similarity": "cosine", "min_target_prob": 0.0},
+    "both passes": {
+        "support": "full", "teacher": "self", "similarity": "cosine", "min_target_prob": 0.0, "paired": True
+    },
 }  # fmt: skip
 # What `implementation="compiled"` is measured with, on GPUs
 COMPILED: Dict[str, Dict[str, Any]] = {"predicted": {}, "full": {"support": "full"}, **FORMS}
@@ -123,7 +126,7 @@ def self_kd(t: Tensors, **arguments: Any) -> Tensor:
     Args:
         t: what it is given.
         **arguments: of :func:`~selfkd_fairseq.core.self_kd_loss`; alpha 0.5, label smoothing 0.1 and
-            ``fused`` unless said.
+            ``fused`` unless said. ``paired``: every token is there twice, and the mean of both counts.
 
     Returns:
         () sum over the tokens, in nats.
@@ -133,6 +136,9 @@ def self_kd(t: Tensors, **arguments: Any) -> Tensor:
         "implementation": "fused", **arguments,
     }  # fmt: skip
     # The features stand for those of another pass, too: what they hold costs nothing.
+    if arguments.get("paired"):
+        features, target = t.features.repeat_interleave(2, dim=0), t.target.repeat_interleave(2)
+        return self_kd_loss(features, t.weight, target, **arguments).loss / 2
     return self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss
 
 

@@ -22,14 +22,18 @@ ARCHITECTURES = {
 _ONLY_ON_GPUS = {"transformer_selfkd_wmt_big"}  # a CPU takes a minute for an update
 CRITERIONS = {
     "label_smoothed_cross_entropy": ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1"],
+    "R-Drop": [
+        "--criterion", "label_smoothed_cross_entropy_with_rdrop", "--label-smoothing", "0.1", "--rdrop-alpha", "1"
+    ],
     **{
         f"self_kd {name}": [
             "--criterion", "self_kd", "--label-smoothing", "0.1", "--skd-alpha", "0.5", "--skd-warmup-updates", "0",
             *flags,
         ]
         for name, flags in (
-            ("self and cosine", []),  # the default
-            ("self", ["--skd-embedding-weight", "0"]),
+            ("both passes", []),  # the default
+            ("self and cosine", ["--skd-teacher-mode", "train"]),
+            ("self", ["--skd-teacher-mode", "train", "--skd-embedding-weight", "0"]),
             ("predicted", ["--skd-teacher", "embedding"]),
             (
                 "within the support, predicted 4",

@@ -21,6 +21,7 @@ from .soft_targets import (
     effective_temperature,
     entropy,
     make_shuffle,
+    of_partners,
     shuffled_words,
     sparse_soft_targets,
 )
@@ -49,6 +50,7 @@ class DivergenceInputs(NamedTuple):
         bias: (V,) in that dtype, or None.
         target: (N,) int64.
         teacher_features: (N, d) of the teacher's pass, or None.
+        paired: whether tokens 2 i and 2 i + 1 are one in two passes, each the teacher of the other; chunks are even.
         alpha: weight of the term.
         options: how soft targets are made and compared.
         excluded: word ids in [0, V) that are in no support except as the target.
@@ -65,6 +67,7 @@ class DivergenceInputs(NamedTuple):
     bias: Optional[Tensor]
     target: Tensor
     teacher_features: Optional[Tensor]
+    paired: bool
     alpha: float
     options: SelfKDOptions
     excluded: Sequence[int]
@@ -278,7 +281,10 @@ class SparseDivergence(Divergence):
         rows_of, shares_of = shuffled_words(indices, options, self.shuffle)
         rows = inputs.embedding[rows_of] if options.reads_embedding else None
         teacher_scores = None
-        if inputs.teacher_features is not None:
+        if inputs.paired:
+            partners = of_partners(torch.arange(indices.size(0), device=indices.device))
+            teacher_scores = chunk.z[partners.unsqueeze(1), indices].to(inputs.dtype)
+        elif inputs.teacher_features is not None:
             teacher_scores = self._teacher_scores(inputs.teacher_features[tokens], indices)
         return SupportWords(
             indices, shares_of, chunk.z.gather(1, shares_of), rows, self.centre, self.temperature, teacher_scores
@@ -309,7 +315,7 @@ class FullDivergence(Divergence):
             self.softened = torch.empty(shape, dtype=inputs.dtype, device=device)
         if inputs.weight.dtype != inputs.dtype and not inputs.compiled:
             self.below_best = torch.empty(shape, dtype=inputs.dtype, device=device)
-        if inputs.teacher_features is not None:
+        if inputs.teacher_features is not None or inputs.paired:
             # Compiled passes read them as they read those of the model; the others work on them in place.
             dtype = inputs.weight.dtype if inputs.compiled else inputs.dtype
             self.teacher_logits = torch.empty(shape, dtype=dtype, device=device)
@@ -326,7 +332,8 @@ class FullDivergence(Divergence):
         """
         inputs, temperature, length = self.inputs, self.student_temperature, chunk.z.size(0)
         assert chunk.probs is not None
-        q = self.targets.chunk(inputs.target[chunk.tokens], self._teacher_logits(chunk.tokens, length), chunk.keep)
+        teacher_logits = self._teacher_logits(chunk.z, chunk.tokens)
+        q = self.targets.chunk(inputs.target[chunk.tokens], teacher_logits, chunk.keep)
         # Less the largest logit first: a sum over V words of large logits would lose what tells them apart.
         out = chunk.z if self.below_best is None else self.below_best[:length]
         below_best = torch.sub(chunk.z, chunk.best_logit.unsqueeze(1), out=out)
@@ -359,17 +366,20 @@ class FullDivergence(Divergence):
             :class:`~.compiled_rows.FullTerms`, in nats, of each token, no sums; and () int64 the number of pairs.
         """
         target = self.inputs.target[tokens]
-        teacher_logits = self._teacher_logits(tokens, z.size(0))
+        teacher_logits = self._teacher_logits(z, tokens)
         rows = self.targets.rows_of_tokens(target, teacher_logits)
         terms = compiled(full_rows)(z, rows, self.inputs.options, weights, scale, wants_gradient)
         return terms, self.targets.num_pairs(target, self.inputs.kept(tokens))
 
-    def _teacher_logits(self, tokens: slice, length: int) -> Optional[Tensor]:
-        """z0 (C, V) of the teacher ``self``, in the dtype of the buffer; None where there is none."""
+    def _teacher_logits(self, z: Tensor, tokens: slice) -> Optional[Tensor]:
+        """z0 (C, V) of the teacher ``self``, in the dtype of the buffer; None where there is none. z is read alone."""
         inputs = self.inputs
-        if inputs.teacher_features is None or self.teacher_logits is None:
+        if self.teacher_logits is None:
             return None
-        logits = self.teacher_logits[:length]
+        logits = self.teacher_logits[: z.size(0)]
+        if inputs.paired:
+            return of_partners(z, logits)
+        assert inputs.teacher_features is not None
         if logits.dtype == inputs.weight.dtype:
             return project(inputs.teacher_features[tokens], inputs.weight, inputs.bias, logits)
         bias = None if inputs.bias is None else inputs.bias.to(inputs.dtype)

@@ -224,6 +224,7 @@ def fused_self_kd_loss(
     neighbours: Optional[Tensor] = None,
     generator: Optional[torch.Generator] = None,
     teacher_features: Optional[Tensor] = None,
+    paired: bool = False,
     keep: Optional[Tensor] = None,
     compile_passes: bool = False,
 ) -> SelfKDLoss:
@@ -246,6 +247,8 @@ def fused_self_kd_loss(
         generator: CPU generator for the support ``random``; None: torch's own.
         teacher_features: (N, d) of another pass, in the dtype of ``features``; None where no option needs it.
             No gradient flows.
+        paired: whether rows 2 i and 2 i + 1 are one token in two passes, each of them the teacher of the other. Its
+            logits are made once then, for both uses.
         keep: (N,) bool, False for tokens that do not count, whose features must be 0; None: all count.
         compile_passes: whether ``torch.compile`` makes the passes over the logits.
 
@@ -272,13 +275,14 @@ def fused_self_kd_loss(
         )
         chunk_size = default_chunk_size(num_tokens, weight, held)
     chunk_size = min(chunk_size, max(1, num_tokens))
+    chunk_size += chunk_size % 2 if paired else 0
     if SUPPORTS[options.support] is None and numbers_at_hand(target):  # every sum is the same in any order
-        order = target.argsort()
+        order = target.argsort(stable=True)  # what is paired stays together
         features, target = features.index_select(0, order), target[order]
         teacher_features = None if teacher_features is None else teacher_features.index_select(0, order)
     inputs = DivergenceInputs(
-        embedding, weight.detach(), None if bias is None else bias.detach(), target, teacher_features, alpha, options,
-        tuple(excluded), neighbours, generator, chunk_size, dtype, keep, compile_passes,
+        embedding, weight.detach(), None if bias is None else bias.detach(), target, teacher_features, paired, alpha,
+        options, tuple(excluded), neighbours, generator, chunk_size, dtype, keep, compile_passes,
     )  # fmt: skip
     loss, ce_loss, nll_loss, skd_loss, *statistics = _FusedSelfKDLoss.apply(
         features, weight, bias, label_smoothing, inputs

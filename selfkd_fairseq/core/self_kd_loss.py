@@ -18,6 +18,7 @@ from .compiled_rows import can_compile
 from .fused_linear_loss import autocast_dtype, fused_self_kd_loss
 from .options import SelfKDOptions, check_loss_weights
 from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
+from .soft_targets import of_partners
 
 __all__ = ["IMPLEMENTATIONS", "check_implementation", "self_kd_loss"]
 
@@ -69,6 +70,13 @@ def _check_tensors(
         raise ValueError(f"features, weight, bias and teacher_features must be of one dtype, got {found}")
 
 
+def _check_pairs(target: Tensor, teacher_features: Optional[Tensor]) -> None:
+    if teacher_features is not None:
+        raise ValueError("paired features are each other's teacher_features, which must be left out")
+    if target.numel() % 2 == 1 or (numbers_at_hand(target) and not torch.equal(target[::2], target[1::2])):
+        raise ValueError("paired features must be two rows of each token, one after the other, with the same target")
+
+
 def self_kd_loss(
     features: Tensor,
     weight: Tensor,
@@ -77,6 +85,7 @@ def self_kd_loss(
     bias: Optional[Tensor] = None,
     alpha: float,
     teacher_features: Optional[Tensor] = None,
+    paired: bool = False,
     label_smoothing: float = 0.0,
     ignore_index: Optional[int] = None,
     excluded: Sequence[int] = (),
@@ -98,7 +107,9 @@ def self_kd_loss(
         bias: (V,) bias of the output projection, if it has one; gradients flow.
         alpha: weight of L_SKD, in [0, 1].
         teacher_features: (N', d) features of the same tokens in another pass, in the dtype of ``features``;
-            required by the teacher ``self``, and read by no other; no gradient flows.
+            required by the teacher ``self`` unless ``paired``, and read by no other; no gradient flows.
+        paired: the features are of two passes, rows 2 i and 2 i + 1 of the same token, and each of the two is the
+            teacher of the other: in place of ``teacher_features``, with fewer products. Sums are over both.
         label_smoothing: eps of L_CE, in [0, 1).
         ignore_index: targets with this id (padding) add nothing; it is in no support either.
         excluded: further word ids that are in no support except as the target (bos).
@@ -122,6 +133,8 @@ def self_kd_loss(
         TypeError: there is no such option.
     """
     _check_tensors(features, weight, bias, target, teacher_features)
+    if paired:
+        _check_pairs(target, teacher_features)
     check_loss_weights(alpha, label_smoothing)
     check_implementation(implementation)
     if implementation == "auto":
@@ -132,8 +145,8 @@ def self_kd_loss(
     chosen = SelfKDOptions(**options)
     chosen.check(vocabulary_size=vocabulary)
     if not chosen.needs_teacher_pass:
-        teacher_features = None
-    elif teacher_features is None:
+        teacher_features, paired = None, False
+    elif teacher_features is None and not paired:
         raise ValueError("the teacher self needs teacher_features, those of another pass")
     check_neighbours(neighbours, vocabulary, chosen.support_size)
     check_ignore_index(ignore_index)
@@ -157,14 +170,16 @@ def self_kd_loss(
         return fused_self_kd_loss(
             features, weight, bias, target, alpha=alpha, options=chosen, label_smoothing=label_smoothing,
             excluded=excluded, chunk_size=chunk_size, neighbours=neighbours, generator=generator,
-            teacher_features=teacher_features, keep=keep, compile_passes=implementation == "compiled",
+            teacher_features=teacher_features, paired=paired, keep=keep, compile_passes=implementation == "compiled",
         )  # fmt: skip
-    teacher_logits = None
-    if teacher_features is not None:
+    logits, teacher_logits = functional.linear(features, weight, bias), None
+    if paired:
+        teacher_logits = of_partners(logits)
+    elif teacher_features is not None:
         with torch.no_grad():
             teacher_logits = functional.linear(teacher_features, weight, bias)
     return self_kd_loss_from_logits(
-        functional.linear(features, weight, bias), weight, target, alpha=alpha, options=chosen,
+        logits, weight, target, alpha=alpha, options=chosen,
         label_smoothing=label_smoothing, excluded=excluded, neighbours=neighbours, generator=generator,
         teacher_logits=teacher_logits,
     )  # fmt: skip

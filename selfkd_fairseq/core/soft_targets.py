@@ -32,6 +32,7 @@ __all__ = [
     "effective_temperature",
     "entropy",
     "make_shuffle",
+    "of_partners",
     "probabilities",
     "shuffled_words",
     "soft_targets",
@@ -174,6 +175,23 @@ def probabilities(scores: Tensor, valid: Tensor, min_target_prob: float) -> Tens
     others = torch.where(below_floor, probs * ((1.0 - min_target_prob) / (1.0 - target_prob)), probs)
     floored_target = torch.where(below_floor, torch.full_like(target_prob, min_target_prob), target_prob)
     return torch.cat([floored_target, others[:, 1:]], dim=1)
+
+
+def of_partners(rows: Tensor, out: Optional[Tensor] = None) -> Tensor:
+    """Where two passes of each token stand one below the other: for each of them what belongs to the other.
+
+    Args:
+        rows: (N, V), or (N,), of any dtype; rows 2 i and 2 i + 1 are of one token, N is even.
+        out: (N, V), or (N,), of any dtype, overwritten; None: a new tensor.
+
+    Returns:
+        (N, V), or (N,): ``out``, with rows 2 i and 2 i + 1 in each other's place; no gradient flows.
+    """
+    out = torch.empty_like(rows) if out is None else out
+    pairs, swapped = rows.detach().unflatten(0, (-1, 2)), out.unflatten(0, (-1, 2))
+    swapped[:, 0] = pairs[:, 1]
+    swapped[:, 1] = pairs[:, 0]
+    return out
 
 
 def entropy(probs: Tensor) -> Tensor:

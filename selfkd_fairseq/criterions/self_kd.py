@@ -21,6 +21,7 @@ from ..core.geometry import SIMILARITIES, TEMPERATURE_SCALES
 from ..core.options import CONTROLS, NORMALISATIONS, TEACHERS, SelfKDOptions, check_loss_weights, options_of_teacher
 from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
+from ..core.soft_targets import of_partners
 from ..core.supports import SUPPORTS
 from ..models.stateful_language_model import StatefulDecoder
 from ..models.unwrapped import unwrapped
@@ -87,14 +88,15 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default="self",
         metadata={
             "help": f"where soft targets come from: {', '.join(TEACHERS)} (self: the model's own distribution in "
-            "another pass, one more forward pass; embedding: the output matrix alone)"
+            "another pass; embedding: the output matrix alone, no other pass)"
         },
     )
     skd_teacher_mode: str = field(
         default="train",
         metadata={
             "help": f"teacher self: mode of the model in that pass: {', '.join(TEACHER_MODES)} (eval: without dropout; "
-            "train: with dropout of its own; both: so too, and each pass is trained, with the other as its teacher)"
+            "train: with dropout of its own; both: so too, and it is trained as well, each pass with the other as its "
+            "teacher)"
         },
     )
     skd_embedding_weight: float = field(
@@ -132,7 +134,7 @@ def mean_of_passes(result: SelfKDLoss, passes: int) -> SelfKDLoss:
     """The mean of one or two passes over the same tokens.
 
     Args:
-        result: of the tokens of all passes, one pass after the other; in nats, sums over all, or of each.
+        result: of all passes, those of a token one after the other; in nats, sums over all, or of each.
         passes: how many they are.
 
     Returns:
@@ -142,7 +144,7 @@ def mean_of_passes(result: SelfKDLoss, passes: int) -> SelfKDLoss:
         return result
 
     def mean(x: Tensor) -> Tensor:
-        return (x if x.dim() == 0 else x.view(passes, -1).sum(dim=0)) / passes
+        return (x if x.dim() == 0 else x.view(-1, passes).sum(dim=1)) / passes
 
     loss, ce_loss, nll_loss, skd_loss, statistics = result
     means = {key: mean(getattr(statistics, key)) for key in ("ntokens", "n_correct", "target_prob", "entropy")}
@@ -345,24 +347,24 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         features, teacher_features, target, passes = self._passes(features, of_teacher, target)
         result = self_kd_loss(
             features, embedding.weight, target, bias=embedding.bias, teacher_features=teacher_features,
-            implementation=self.implementation, **self.options._asdict(), **self._arguments(embedding, model.training),
+            paired=passes == 2, implementation=self.implementation, **self.options._asdict(),
+            **self._arguments(embedding, model.training),
         )  # fmt: skip
         return mean_of_passes(result, passes)
 
     def _passes(
         self, outputs: Tensor, of_teacher: Optional[Tensor], target: Tensor
-    ) -> Tuple[Tensor, Tensor, Tensor, int]:
-        """Features or logits (N', ...) of the passes that are trained, of the teacher of each, targets, their number.
+    ) -> Tuple[Tensor, Optional[Tensor], Tensor, int]:
+        """Features or logits (N', ...) of the passes that are trained, of the teacher, targets, number of passes.
 
-        Where there is no other pass the model is its own teacher; in the mode ``both`` each pass is that of the other,
-        and the rows of the model's own come first.
+        Where there is no other pass the model is its own teacher; in the mode ``both`` the two passes of a token stand
+        one below the other, each the teacher of the other.
         """
         if of_teacher is None:
             return outputs, outputs.detach(), target, 1
         if self.teacher_mode != "both":
             return outputs, of_teacher, target, 1
-        of_teachers = torch.cat([of_teacher.detach(), outputs.detach()])
-        return torch.cat([outputs, of_teacher]), of_teachers, torch.cat([target, target]), 2
+        return torch.stack([outputs, of_teacher], dim=1).flatten(0, 1), None, target.repeat_interleave(2), 2
 
     def _loss_from_logits(
         self,
@@ -376,6 +378,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         logits, target = self._logits(embedding, model, net_output, sample)
         of_teacher = None if teacher_output is None else self._logits(embedding, model, teacher_output, sample)[0]
         logits, teacher_logits, target, passes = self._passes(logits, of_teacher, target)
+        teacher_logits = of_partners(logits) if teacher_logits is None else teacher_logits
         result = self_kd_loss_from_logits(
             logits, embedding.weight, target, teacher_logits=teacher_logits, options=self.options,
             reduction="sum" if reduce else "none", **self._arguments(embedding, model.training),

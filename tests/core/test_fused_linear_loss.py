@@ -211,6 +211,60 @@ def test_no_gradient_flows_through_the_teacher(form, implementation):
     assert all(torch.equal(found[name], expected[name]) for name in needs)
 
 
+def paired(tensors):
+    """Two passes, one below the other; and the same with the features of the other pass beside each."""
+    one, two = tensors["features"], tensors["teacher_features"]
+    passes = {
+        **tensors, "features": torch.stack([one, two], dim=1).flatten(0, 1),
+        "target": tensors["target"].repeat_interleave(2),
+    }  # fmt: skip
+    del passes["teacher_features"]
+    return passes, {**passes, "teacher_features": torch.stack([two, one], dim=1).flatten(0, 1)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("implementation", [*IMPLEMENTATIONS, "fused, as on a GPU", "compiled, as on a GPU"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_two_passes_that_are_teachers_of_each_other(form, implementation, bias, monkeypatch):
+    """The same as with the features of the other pass given for each: the reference, in every number."""
+    for tokens, chunk_size in ((23, None), (23, 1), (23, 5), (23, 8), (1, None), (0, None)):
+        passes, explicit = paired(batch(tokens, bias=bias))
+        arguments = dict(FORMS[form], alpha=0.4, label_smoothing=0.1, chunk_size=chunk_size, support_size=3)
+        expected_values, expected_grads = run(explicit, "reference", **arguments)
+        name, _, on_gpu = implementation.partition(", ")
+        if on_gpu and "random" in form:
+            continue  # which draws for padding, too
+        with monkeypatch.context() as patch:
+            for module in ("self_kd_loss", "fused_linear_loss", "fused_full_targets") if on_gpu else ():
+                patch.setattr(sys.modules[f"selfkd_fairseq.core.{module}"], "numbers_at_hand", lambda tensor: False)
+            values, grads = run(passes, name, paired=True, **arguments)
+        for value, expected in zip(values, expected_values):
+            assert value.item() == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
+        assert grads.keys() == expected_grads.keys()
+        for tensor, expected in expected_grads.items():
+            assert torch.allclose(grads[tensor], expected, rtol=1e-12, atol=1e-12), tensor
+
+
+@pytest.mark.parametrize("form", [name for name, options in FORMS.items() if reads_teacher(options)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_two_passes_in_half_precision(form, dtype):
+    """As near to float32 as with the features of the other pass given for each, but for rounding of its logits."""
+    tensors = batch(60, 300, 32, dtype=torch.float32, bias=True)
+    tensors = {name: x.to(dtype).float() if x.is_floating_point() else x for name, x in tensors.items()}
+    passes, explicit = paired(tensors)
+    arguments = dict(FORMS[form], alpha=0.4, label_smoothing=0.1)
+    if "random" in form:
+        arguments["support"] = "predicted"
+    expected_values, expected_grads = run(explicit, "reference", **arguments)
+    low = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in passes.items()}
+    values, grads = run(low, "fused", paired=True, **arguments)
+    tolerance = 0.005 if dtype == torch.float16 else 0.04
+    for value, expected in zip(values[:4], expected_values):
+        assert value.item() == pytest.approx(expected.item(), rel=tolerance)
+    for name, expected in expected_grads.items():
+        assert float((grads[name].float() - expected).norm() / expected.norm()) < tolerance, name
+
+
 @pytest.mark.parametrize("form", [name for name, options in FORMS.items() if not reads_teacher(options)])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_what_no_option_needs_may_be_left_out(form, implementation):
@@ -513,6 +567,14 @@ def test_memory_stays_far_below_that_of_the_logits(form, chunk_size):
             dict(student_temperature=2.0),
             "a student_temperature other than 1 needs support full or normalise support, got 2.0 with support "
             "predicted and normalise vocabulary",
+        ),
+        (
+            dict(paired=True, teacher="self"),
+            "paired features are each other's teacher_features, which must be left out",
+        ),
+        (
+            dict(paired=True, teacher="self", teacher_features=None),
+            "paired features must be two rows of each token, one after the other, with the same target",
         ),
         (dict(target=torch.zeros(23)), "target must be int64 word ids, got torch.float32"),
         (dict(target=torch.full((23,), 17)), "target must be in [0, 17), got 17"),
