@@ -10,7 +10,7 @@ writes once what it changes: what inductor, the compiler behind ``torch.compile`
 import contextlib
 import functools
 import weakref
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from unittest import mock
 
 import torch
@@ -85,19 +85,19 @@ class _Counter(TorchDispatchMode):
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, counted as a compiled one."""
 
-        def counted(*args: Any) -> Any:
+        def counted(*args: Any, out: Optional[Tensor] = None) -> Any:
             given = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
             versions = [x._version for x in given]
             self._is_paused = True
-            out = function(*args)
+            result = function(*args) if out is None else function(*args, out=out)
             self._is_paused = False
             self.launches += 1
-            self.moved += _bytes(given)
+            self.moved += _bytes(given) + (0 if out is None else _bytes([out]))
             self.moved += _bytes([x for x, version in zip(given, versions) if x._version != version])
-            for x in tree_leaves(out):
+            for x in tree_leaves(result):
                 if isinstance(x, Tensor):
                     self._hold(x)
-            return out
+            return result
 
         return counted
 

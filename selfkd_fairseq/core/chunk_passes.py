@@ -228,10 +228,10 @@ class _CompiledFull(ChunkPasses):
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, FullDivergence)
-        terms, num_pairs = self.divergence.add_compiled(z, tokens, self.weights, self.scale, self.wants_gradient)
+        terms, num_pairs, dz = self.divergence.add_compiled(z, tokens, self.weights, self.scale, self.wants_gradient)
         correct = (terms.best_word == self.inputs.target[tokens]).to(self.dtype)
         of_tokens = Sums(terms.nll, terms.lse, correct, terms.loss, terms.target_prob, terms.entropy, terms.measure)
-        return of_tokens, num_pairs, z
+        return of_tokens, num_pairs, dz
 
 
 def make_passes(inputs: DivergenceInputs, on_target: float, scale: float, wants_gradient: bool) -> ChunkPasses:

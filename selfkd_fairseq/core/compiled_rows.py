@@ -118,11 +118,13 @@ class FullRows(NamedTuple):
     Attributes:
         target: (C,) int64.
         left_out: (V,) bool, words that get no probability except as the target.
-        dots: (C, V) products of the rows of W, float32 or better; None where W is not read.
+        dots: (C, V) products of the rows of W, float32 or better, (C / 2, V) if ``paired``; None where W is not read.
         products: of W, whose rows these are of.
         temperature: () tau'; None where W is not read.
-        teacher_logits: (C, V) z0 of the teacher ``self``, in the dtype of the features; else None.
+        teacher_logits: (C, V) z0 of the teacher ``self``, in the dtype of the features, if ``paired`` the logits
+            themselves; else None.
         shuffle: of the controls that shuffle, else None.
+        paired: whether tokens 2 i and 2 i + 1 are one in two passes, each the teacher of the other.
     """
 
     target: Tensor
@@ -132,6 +134,7 @@ class FullRows(NamedTuple):
     temperature: Optional[Tensor]
     teacher_logits: Optional[Tensor]
     shuffle: Optional[Shuffle]
+    paired: bool = False
 
 
 class FullTerms(NamedTuple):
@@ -156,17 +159,20 @@ class FullTerms(NamedTuple):
     best_word: Tensor
 
 
-def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def _scores(
+    rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: Tensor
+) -> Tuple[Tensor, Tensor, Tensor]:
     """Scores (C, V) of every word, what to take from them (C, 1), and the sum of the measures of the others (C,).
 
     What to take is the largest score, or in the space of W alone that of the target: none exceeds it but by rounding.
     """
-    measure, scores, highest = torch.zeros_like(like[:, 0]), torch.zeros_like(like), torch.zeros_like(like[:, :1])
+    measure, scores, highest = (torch.zeros_like(like) for like in (logits[:, 0], logits, logits[:, :1]))
     if rows.dots is not None:
         assert rows.products is not None and rows.temperature is not None
         similarity = SIMILARITIES[options.similarity]
         of_itself = similarity.measure.of_itself
-        measures = similarity.measure.of_dots(rows.dots, rows.products, rows.target)
+        dots = rows.dots.repeat_interleave(2, dim=0) if rows.paired else rows.dots
+        measures = similarity.measure.of_dots(dots, rows.products, rows.target)
         measures = measures.masked_fill(of_target, of_itself)
         if rows.shuffle is not None and options.control == "shuffled_rows":
             measures = rows.shuffle.columns(measures, rows.target)
@@ -174,7 +180,10 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Ten
         scores = similarity.score(measures.clone(), rows.temperature)
         highest = similarity.score(torch.full_like(highest, of_itself), rows.temperature)
     if rows.teacher_logits is not None:
-        softened = rows.teacher_logits.to(like.dtype) / options.student_temperature
+        teacher_logits = rows.teacher_logits
+        if rows.paired:
+            teacher_logits = teacher_logits.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+        softened = teacher_logits.to(logits.dtype) / options.student_temperature
         scores = softened + options.embedding_weight * scores
     scores = scores.masked_fill(rows.left_out & ~of_target, -math.inf)
     if rows.teacher_logits is not None:
@@ -183,20 +192,22 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, like: Ten
 
 
 def full_rows(
-    z: Tensor, rows: FullRows, options: SelfKDOptions, weights: Tensor, scale: float, wants_gradient: bool
-) -> FullTerms:
-    """Loss and gradient where every word shares probability; ``z`` becomes ``scale`` times dL/dz.
+    z: Tensor, rows: FullRows, options: SelfKDOptions, weights: Tensor, scale: float, wants_gradient: bool,
+    out: Optional[Tensor] = None,
+) -> FullTerms:  # fmt: skip
+    """Loss and gradient where every word shares probability; ``z``, or ``out``, becomes ``scale`` times dL/dz.
 
     Every row is read three times: for the largest logit, for all sums, and where the gradient is written. So q is not
     made before its sums are: entropy and expectation follow from those of the exponentials.
 
     Args:
-        z: (C, V) logits, any float dtype; overwritten if the gradient is wanted.
+        z: (C, V) logits, any float dtype; overwritten if the gradient is wanted and there is no ``out``.
         rows: see :class:`FullRows`.
         options: of support ``full``, checked.
         weights: (n,) of two numbers: alpha, and what the label-smoothed cross-entropy takes from the target's share.
         scale: of the gradient.
         wants_gradient: whether it is.
+        out: (C, V) in the dtype of ``z``, overwritten with it: where rows are paired each is read for two tokens.
 
     Returns:
         :class:`FullTerms`, in the dtype of ``weights``: in nats, of each token, no sums.
@@ -243,5 +254,5 @@ def full_rows(
         else:
             softened = (below_best / temperature - excess_softened.unsqueeze(1)).exp()
             dz = (1.0 - alpha) * p + alpha * temperature * (softened - q)
-        z.copy_(scale * torch.where(of_target, dz - on_target, dz))
+        (z if out is None else out).copy_(scale * torch.where(of_target, dz - on_target, dz))
     return FullTerms(excess - below_of_target, excess + best_logit, loss, target_prob, entropy, measure, best_word)

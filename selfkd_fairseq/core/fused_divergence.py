@@ -315,7 +315,10 @@ class FullDivergence(Divergence):
             self.softened = torch.empty(shape, dtype=inputs.dtype, device=device)
         if inputs.weight.dtype != inputs.dtype and not inputs.compiled:
             self.below_best = torch.empty(shape, dtype=inputs.dtype, device=device)
-        if inputs.teacher_features is not None or inputs.paired:
+        self.gradient = None
+        if inputs.paired and inputs.compiled:  # the logits of a token are read for the other pass, too
+            self.gradient = torch.empty(shape, dtype=inputs.weight.dtype, device=device)
+        elif inputs.teacher_features is not None or inputs.paired:
             # Compiled passes read them as they read those of the model; the others work on them in place.
             dtype = inputs.weight.dtype if inputs.compiled else inputs.dtype
             self.teacher_logits = torch.empty(shape, dtype=dtype, device=device)
@@ -352,30 +355,32 @@ class FullDivergence(Divergence):
 
     def add_compiled(
         self, z: Tensor, tokens: slice, weights: Tensor, scale: float, wants_gradient: bool
-    ) -> Tuple[FullTerms, Tensor]:
+    ) -> Tuple[FullTerms, Tensor, Tensor]:
         """As :meth:`add`, and all else that the loss wants to know of a chunk, in compiled passes.
 
         Args:
-            z: (C, V) logits, in the dtype of the features; becomes ``scale`` times dL/dz if the gradient is wanted.
+            z: (C, V) logits, in the dtype of the features; may be overwritten.
             tokens: which of the N.
             weights: (n,) two numbers, as :func:`~.compiled_rows.full_rows` takes them.
             scale: of the gradient.
-            wants_gradient: whether ``z`` is read afterwards.
+            wants_gradient: whether it is.
 
         Returns:
-            :class:`~.compiled_rows.FullTerms`, in nats, of each token, no sums; and () int64 the number of pairs.
+            :class:`~.compiled_rows.FullTerms`, in nats, of each token, no sums; () int64 the number of pairs; and
+            (C, V) ``scale`` times dL/dz, if the gradient is wanted.
         """
         target = self.inputs.target[tokens]
         teacher_logits = self._teacher_logits(z, tokens)
-        rows = self.targets.rows_of_tokens(target, teacher_logits)
-        terms = compiled(full_rows)(z, rows, self.inputs.options, weights, scale, wants_gradient)
-        return terms, self.targets.num_pairs(target, self.inputs.kept(tokens))
+        rows = self.targets.rows_of_tokens(target, teacher_logits, self.inputs.paired)
+        dz = None if self.gradient is None else self.gradient[: z.size(0)]
+        terms = compiled(full_rows)(z, rows, self.inputs.options, weights, scale, wants_gradient, out=dz)
+        return terms, self.targets.num_pairs(target, self.inputs.kept(tokens)), z if dz is None else dz
 
     def _teacher_logits(self, z: Tensor, tokens: slice) -> Optional[Tensor]:
-        """z0 (C, V) of the teacher ``self``, in the dtype of the buffer; None where there is none. z is read alone."""
+        """z0 (C, V) of the teacher ``self``; None where there is none. Of pairs compiled passes find it in z itself."""
         inputs = self.inputs
         if self.teacher_logits is None:
-            return None
+            return None if self.gradient is None else z
         logits = self.teacher_logits[: z.size(0)]
         if inputs.paired:
             return of_partners(z, logits)

@@ -77,21 +77,24 @@ class FullTargets:
         if compiled:
             self.left_out = word_mask(self.excluded_ids, embedding.size(0))
 
-    def rows_of_tokens(self, target: Tensor, teacher_logits: Optional[Tensor]) -> FullRows:
-        """What the soft targets of a chunk are made of, each token with a row of its own.
+    def rows_of_tokens(self, target: Tensor, teacher_logits: Optional[Tensor], paired: bool = False) -> FullRows:
+        """What the soft targets of a chunk are made of, each token with a row of its own, its two passes with one.
 
         Args:
             target: (C,) int64; C is at most the chunk size.
             teacher_logits: (C, V), for the teacher ``self``, else None.
+            paired: see :class:`~.compiled_rows.FullRows`.
 
         Returns:
             :class:`~.compiled_rows.FullRows`, good until the next call.
         """
         dots = None
         if self.products is not None:
-            rows = self.products.rows
-            dots = product(self.buffers[0][: target.numel()], rows[target], rows.t())
-        return FullRows(target, self.left_out, dots, self.products, self.temperature, teacher_logits, self.shuffle)
+            rows, words = self.products.rows, target[::2] if paired else target
+            dots = product(self.buffers[0][: words.numel()], rows[words], rows.t())
+        return FullRows(
+            target, self.left_out, dots, self.products, self.temperature, teacher_logits, self.shuffle, paired
+        )
 
     def chunk(self, target: Tensor, teacher_logits: Optional[Tensor], keep: Optional[Tensor] = None) -> FullChunk:
         """Soft targets of a chunk of tokens.

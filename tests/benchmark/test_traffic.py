@@ -39,6 +39,13 @@ def test_compiled_full_moves_less_than_label_smoothing(size):
     assert counted("self_kd compiled full", size).moved <= 0.9 * counted("label_smoothed_cross_entropy", size).moved
 
 
+@pytest.mark.parametrize("size", traffic.SIZES)
+def test_compiled_passes_over_two_passes_of_each_token(size):
+    """The criterion's default: less than twice what label smoothing moves for one pass."""
+    of_one = counted("label_smoothed_cross_entropy", size).moved
+    assert counted("self_kd compiled both passes", size).moved <= 1.8 * of_one
+
+
 @pytest.mark.parametrize("size", traffic.SIZES[1:3])
 def test_launches_of_one_chunk(size):
     """A compiled function is counted as one."""
@@ -74,7 +81,7 @@ def test_bytes_launches_and_memory_of_a_known_loss():
     assert found.peak / unit == pytest.approx(3, rel=0.05)
 
 
-@pytest.mark.parametrize("function", ["read", "write", "full"])
+@pytest.mark.parametrize("function", ["read", "write", "full", "pairs"])
 def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(function, really_compiled):
     """inductor's own count of bytes: each tensor that is given once, and once what is changed."""
     from torch._inductor import config, metrics
@@ -84,10 +91,14 @@ def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(functi
     target, left_out = torch.arange(tokens), torch.zeros(vocabulary, dtype=torch.bool)
     products = geometry.Products(torch.rand(vocabulary, 1), torch.rand(vocabulary), torch.ones(()))
     rows = FullRows(target, left_out, dots, products, torch.ones(()), None, None)
+    of_pairs = rows._replace(target=target // 2, dots=dots[::2].contiguous(), teacher_logits=z, paired=True)
+    of_full = torch.tensor([0.1, 0.8]), 8.0, True
     work = {
         "read": (read_rows, (z, left_out, torch.float32), 1),
         "write": (write_rows, (z, torch.randn(tokens)), 2),
-        "full": (full_rows, (z, rows, SelfKDOptions("full"), torch.tensor([0.1, 0.8]), 8.0, True), 4),
+        "full": (full_rows, (z, rows, SelfKDOptions("full"), *of_full), 4),
+        # Whose logits are given twice, for two uses.
+        "pairs": (full_rows, (z, of_pairs, SelfKDOptions("full", teacher="self"), *of_full, z.clone()), 4),
     }
     of_chunk, arguments, units = work[function]
     logger = logging.getLogger("torch._inductor.compile_fx.__inductor_metrics")

@@ -107,7 +107,11 @@ def test_compiled_passes_are_compiled_and_the_same(form, really_compiled):
         for tokens in (23, 40):
             tensors = batch(tokens, bias=True)
             assert_same(tensors, implementation="compiled", alpha=alpha, label_smoothing=0.1, **FORMS[form])
+            if reads_teacher(FORMS[form]):
+                passes, _ = paired(tensors)
+                assert_same(passes, implementation="compiled", alpha=alpha, paired=True, **FORMS[form])
     functions = 1 if form.startswith("full") else 3
+    functions *= 1 + reads_teacher(FORMS[form])
     assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * functions
 
 
