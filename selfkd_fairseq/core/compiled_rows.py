@@ -159,9 +159,7 @@ class FullTerms(NamedTuple):
     best_word: Tensor
 
 
-def _scores(
-    rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: Tensor
-) -> Tuple[Tensor, Tensor, Tensor]:
+def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Scores (C, V) of every word, what to take from them (C, 1), and the sum of the measures of the others (C,).
 
     What to take is the largest score, or in the space of W alone that of the target: none exceeds it but by rounding.

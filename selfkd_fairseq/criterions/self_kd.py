@@ -92,7 +92,7 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
         },
     )
     skd_teacher_mode: str = field(
-        default="train",
+        default="both",
         metadata={
             "help": f"teacher self: mode of the model in that pass: {', '.join(TEACHER_MODES)} (eval: without dropout; "
             "train: with dropout of its own; both: so too, and it is trained as well, each pass with the other as its "

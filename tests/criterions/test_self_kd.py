@@ -190,7 +190,7 @@ def test_defaults_follow_from_the_teacher(tiny_translation):
     def built(*flags):
         return build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", *flags).criterion
 
-    assert built().options == SelfKDOptions(**BY_DEFAULT) and built().teacher_mode == "train"
+    assert built().options == SelfKDOptions(**BY_DEFAULT) and built().teacher_mode == "both"
     assert built("--skd-teacher", "embedding").options == SelfKDOptions()
     given = ["--skd-support", "predicted", "--skd-similarity", "distance", "--skd-min-target-prob", "0.5"]
     assert built(*given).options == SelfKDOptions(teacher="self")
