@@ -135,10 +135,10 @@ def self_kd(t: Tensors, **arguments: Any) -> Tensor:
         "alpha": ALPHA, "label_smoothing": LABEL_SMOOTHING, "ignore_index": 1, "excluded": (0,),
         "implementation": "fused", **arguments,
     }  # fmt: skip
-    # The features stand for those of another pass, too: what they hold costs nothing.
     if arguments.get("paired"):
         features, target = t.features.repeat_interleave(2, dim=0), t.target.repeat_interleave(2)
         return self_kd_loss(features, t.weight, target, **arguments).loss / 2
+    # The features stand for those of another pass, too: what they hold costs nothing.
     return self_kd_loss(*t, teacher_features=t.features.detach(), **arguments).loss
 
 

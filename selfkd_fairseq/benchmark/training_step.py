@@ -31,7 +31,7 @@ CRITERIONS = {
             *flags,
         ]
         for name, flags in (
-            ("both passes", []),  # the default
+            ("both passes", ["--skd-teacher-mode", "both"]),  # the default
             ("self and cosine", ["--skd-teacher-mode", "train"]),
             ("self", ["--skd-teacher-mode", "train", "--skd-embedding-weight", "0"]),
             ("predicted", ["--skd-teacher", "embedding"]),

@@ -203,6 +203,7 @@ class _CompiledSparse(ChunkPasses):
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, SparseDivergence)
         inputs, keep = self.inputs, self.inputs.kept(tokens)
+        keep = None if keep is None else keep.clone()  # a compiler would tell views by where they begin
         column = inputs.target[tokens].unsqueeze(1)
         predicted = self._predicted(z, column)[2] if self.predicts else None
         best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, self.left_out, self.dtype)

@@ -282,7 +282,7 @@ class SparseDivergence(Divergence):
         rows = inputs.embedding[rows_of] if options.reads_embedding else None
         teacher_scores = None
         if inputs.paired:
-            partners = of_partners(torch.arange(indices.size(0), device=indices.device))
+            partners = torch.arange(indices.size(0), device=indices.device) ^ 1
             teacher_scores = chunk.z[partners.unsqueeze(1), indices].to(inputs.dtype)
         elif inputs.teacher_features is not None:
             teacher_scores = self._teacher_scores(inputs.teacher_features[tokens], indices)
@@ -307,8 +307,9 @@ class FullDivergence(Divergence):
     def __init__(self, inputs: DivergenceInputs):
         super().__init__(inputs)
         self.targets = FullTargets(
-            inputs.embedding, inputs.options, inputs.excluded, inputs.chunk_size, inputs.dtype, inputs.compiled
-        )
+            inputs.embedding, inputs.options, inputs.excluded, inputs.chunk_size, inputs.dtype, inputs.compiled,
+            inputs.paired,
+        )  # fmt: skip
         shape, device = (inputs.chunk_size, inputs.embedding.size(0)), inputs.target.device
         self.softened = self.teacher_logits = self.below_best = None
         if self.student_temperature != 1 and not inputs.compiled:
@@ -369,9 +370,9 @@ class FullDivergence(Divergence):
             :class:`~.compiled_rows.FullTerms`, in nats, of each token, no sums; () int64 the number of pairs; and
             (C, V) ``scale`` times dL/dz, if the gradient is wanted.
         """
-        target = self.inputs.target[tokens]
+        target = self.inputs.target[tokens].clone()  # a compiler would tell views by where they begin
         teacher_logits = self._teacher_logits(z, tokens)
-        rows = self.targets.rows_of_tokens(target, teacher_logits, self.inputs.paired)
+        rows = self.targets.rows_of_tokens(target, teacher_logits)
         dz = None if self.gradient is None else self.gradient[: z.size(0)]
         terms = compiled(full_rows)(z, rows, self.inputs.options, weights, scale, wants_gradient, out=dz)
         return terms, self.targets.num_pairs(target, self.inputs.kept(tokens)), z if dz is None else dz

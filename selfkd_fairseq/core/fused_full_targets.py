@@ -50,6 +50,7 @@ class FullTargets:
         chunk_size: most tokens of a chunk.
         dtype: of q, float32 or float64.
         compiled: only :meth:`rows_of_tokens` will be asked for.
+        paired: see :class:`~.compiled_rows.FullRows`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FullTargets:
         chunk_size: int,
         dtype: torch.dtype,
         compiled: bool = False,
+        paired: bool = False,
     ):
         device = embedding.device
         self.options = options
@@ -73,27 +75,29 @@ class FullTargets:
         self.shuffle = make_shuffle(options, embedding.size(0), excluded, device)
         number = (1 if self.products else 0) if compiled else 2
         shape = (chunk_size, embedding.size(0))
+        if compiled and paired:
+            shape = (chunk_size // 2, embedding.size(0))
+        self.paired = paired
         self.buffers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(number)]
         if compiled:
             self.left_out = word_mask(self.excluded_ids, embedding.size(0))
 
-    def rows_of_tokens(self, target: Tensor, teacher_logits: Optional[Tensor], paired: bool = False) -> FullRows:
+    def rows_of_tokens(self, target: Tensor, teacher_logits: Optional[Tensor]) -> FullRows:
         """What the soft targets of a chunk are made of, each token with a row of its own, its two passes with one.
 
         Args:
             target: (C,) int64; C is at most the chunk size.
             teacher_logits: (C, V), for the teacher ``self``, else None.
-            paired: see :class:`~.compiled_rows.FullRows`.
 
         Returns:
             :class:`~.compiled_rows.FullRows`, good until the next call.
         """
         dots = None
         if self.products is not None:
-            rows, words = self.products.rows, target[::2] if paired else target
+            rows, words = self.products.rows, target[::2] if self.paired else target
             dots = product(self.buffers[0][: words.numel()], rows[words], rows.t())
         return FullRows(
-            target, self.left_out, dots, self.products, self.temperature, teacher_logits, self.shuffle, paired
+            target, self.left_out, dots, self.products, self.temperature, teacher_logits, self.shuffle, self.paired
         )
 
     def chunk(self, target: Tensor, teacher_logits: Optional[Tensor], keep: Optional[Tensor] = None) -> FullChunk:

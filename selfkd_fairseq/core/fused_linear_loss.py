@@ -270,9 +270,9 @@ def fused_self_kd_loss(
     num_tokens, dtype = target.numel(), at_least_float32(features.dtype)
     if chunk_size is None:
         # On a CPU what counts is the one tensor that lies in the cache, on a GPU all that is held.
-        held = (
-            dtype.itemsize if numbers_at_hand(target) else _bytes_held(features.dtype, dtype, options, compile_passes)
-        )
+        held = dtype.itemsize
+        if not numbers_at_hand(target):
+            held = _bytes_held(features.dtype, dtype, options, compile_passes, paired)
         chunk_size = default_chunk_size(num_tokens, weight, held)
     chunk_size = min(chunk_size, max(1, num_tokens))
     chunk_size += chunk_size % 2 if paired else 0
@@ -290,12 +290,12 @@ def fused_self_kd_loss(
     return SelfKDLoss(loss, ce_loss, nll_loss, skd_loss, Statistics(*statistics))
 
 
-def _bytes_held(low: torch.dtype, dtype: torch.dtype, options: SelfKDOptions, compiled: bool) -> int:
+def _bytes_held(low: torch.dtype, dtype: torch.dtype, options: SelfKDOptions, compiled: bool, paired: bool) -> int:
     """Of the tensors (C, V) of a chunk, for each token and word: logits in the dtype ``low``, all else in ``dtype``."""
     is_full = SUPPORTS[options.support] is None
     has_teacher = is_full and options.needs_teacher_pass
     if compiled:
-        return low.itemsize * (1 + has_teacher) + dtype.itemsize * (is_full and options.reads_embedding)
+        return low.itemsize * (1 + has_teacher) + dtype.itemsize * (is_full and options.reads_embedding) // (1 + paired)
     held = has_teacher + 1 + 2 * is_full + (is_full and low != dtype) + (is_full and options.student_temperature != 1)
     return low.itemsize + held * dtype.itemsize
 

@@ -108,8 +108,9 @@ def self_kd_loss(
         alpha: weight of L_SKD, in [0, 1].
         teacher_features: (N', d) features of the same tokens in another pass, in the dtype of ``features``;
             required by the teacher ``self`` unless ``paired``, and read by no other; no gradient flows.
-        paired: the features are of two passes, rows 2 i and 2 i + 1 of the same token, and each of the two is the
-            teacher of the other: in place of ``teacher_features``, with fewer products. Sums are over both.
+        paired: the features are of two passes, rows 2 i and 2 i + 1 of the same token and with the same target (which
+            on a CPU is checked), and each of the two is the teacher of the other: in place of ``teacher_features``,
+            with fewer products. Sums are over both.
         label_smoothing: eps of L_CE, in [0, 1).
         ignore_index: targets with this id (padding) add nothing; it is in no support either.
         excluded: further word ids that are in no support except as the target (bos).

@@ -181,16 +181,14 @@ def of_partners(rows: Tensor, out: Optional[Tensor] = None) -> Tensor:
     """Where two passes of each token stand one below the other: for each of them what belongs to the other.
 
     Args:
-        rows: (N, V), or (N,), of any dtype; rows 2 i and 2 i + 1 are of one token, N is even.
-        out: (N, V), or (N,), of any dtype, overwritten; None: a new tensor.
+        rows: (N, V), of any dtype; rows 2 i and 2 i + 1 are of one token.
+        out: (N, V), of any dtype, overwritten; None: a new tensor.
 
     Returns:
-        (N, V), or (N,): ``out``, with rows 2 i and 2 i + 1 in each other's place; no gradient flows.
+        (N, V), ``out``, with rows 2 i and 2 i + 1 in each other's place; no gradient flows.
     """
     out = torch.empty_like(rows) if out is None else out
-    pairs, swapped = rows.detach().unflatten(0, (-1, 2)), out.unflatten(0, (-1, 2))
-    swapped[:, 0] = pairs[:, 1]
-    swapped[:, 1] = pairs[:, 0]
+    out[::2], out[1::2] = rows[1::2].detach(), rows[::2].detach()
     return out
 
 

@@ -138,7 +138,8 @@ def mean_of_passes(result: SelfKDLoss, passes: int) -> SelfKDLoss:
         passes: how many they are.
 
     Returns:
-        Sums over N' tokens, or (N',) of each; counts are halved like all else. Pairs are those of all passes.
+        Sums over N' tokens, or (N',) of each; counts are halved like all else, in floating point. Pairs are those of
+        all passes.
     """
     if passes == 1:
         return result
@@ -289,7 +290,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
                 is no longer the one from which the teacher's pass would have to start.
         """
         embedding = find_output_embedding(model)
-        if self._makes_teacher_pass(model) and isinstance(unwrapped(model).decoder, StatefulDecoder):
+        carries_state = isinstance(unwrapped(model).decoder, StatefulDecoder) and "starts_stream" in sample["net_input"]
+        if self._makes_teacher_pass(model) and carries_state:
             raise UnsupportedModelError(
                 "self_kd: compute_loss makes no second pass of a model that carries its state; call the criterion "
                 "itself"

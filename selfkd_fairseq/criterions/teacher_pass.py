@@ -57,12 +57,12 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
     inner = unwrapped(model)
     if mode == "both":
         _check_takes_gradients_of_two_passes(model)
-    low_precision = autocast_dtype(device.type)
-    # What autocast has cast here it would remember for the pass with gradients, without a gradient.
-    autocast = torch.autocast(device.type, dtype=low_precision, enabled=low_precision is not None, cache_enabled=False)
-    with autocast, contextlib.ExitStack() as stack:
+    low = autocast_dtype(device.type)
+    with contextlib.ExitStack() as stack:
         if mode != "both":
             stack.enter_context(torch.no_grad())
+            # What autocast has cast here it would remember for the pass with gradients, without a gradient.
+            stack.enter_context(torch.autocast(device.type, dtype=low, enabled=low is not None, cache_enabled=False))
         if mode == "eval":
             stack.enter_context(_evaluation_mode(inner))
             # With LayerDrop fairseq draws in evaluation, too, though it drops nothing then; it does so on the CPU.

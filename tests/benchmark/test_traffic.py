@@ -41,9 +41,9 @@ def test_compiled_full_moves_less_than_label_smoothing(size):
 
 @pytest.mark.parametrize("size", traffic.SIZES)
 def test_compiled_passes_over_two_passes_of_each_token(size):
-    """The criterion's default: less than twice what label smoothing moves for one pass."""
+    """The criterion's default: what two passes move, beside label smoothing's one."""
     of_one = counted("label_smoothed_cross_entropy", size).moved
-    assert counted("self_kd compiled both passes", size).moved <= 1.8 * of_one
+    assert counted("self_kd compiled both passes", size).moved <= 1.55 * of_one
 
 
 @pytest.mark.parametrize("size", traffic.SIZES[1:3])

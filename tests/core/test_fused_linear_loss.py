@@ -101,7 +101,7 @@ def test_where_no_number_may_be_read_it_is_the_same(form, alpha, bias, implement
 
 @pytest.mark.parametrize("form", ["predicted", "nearest, cosine, self, within, T 2", "full, self, T 2", "full"])
 def test_compiled_passes_are_compiled_and_the_same(form, really_compiled):
-    """alpha and the number of tokens change from update to update: neither is compiled for."""
+    """Nothing is compiled for an alpha or a number of tokens, which change; validations come between updates."""
     torch._dynamo.utils.counters.clear()
     for alpha in (0.1, 0.2, 0.3):
         for tokens in (23, 40):
@@ -109,10 +109,10 @@ def test_compiled_passes_are_compiled_and_the_same(form, really_compiled):
             assert_same(tensors, implementation="compiled", alpha=alpha, label_smoothing=0.1, **FORMS[form])
             if reads_teacher(FORMS[form]):
                 passes, _ = paired(tensors)
-                assert_same(passes, implementation="compiled", alpha=alpha, paired=True, **FORMS[form])
+                assert_same(passes, implementation="compiled", alpha=alpha, paired=True, chunk_size=16, **FORMS[form])
+            assert_same(tensors, implementation="compiled", alpha=alpha, needs=(), chunk_size=9, **FORMS[form])
     functions = 1 if form.startswith("full") else 3
-    functions *= 1 + reads_teacher(FORMS[form])
-    assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * functions
+    assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 5 * functions  # of 8 that torch allows
 
 
 @pytest.mark.parametrize("is_there", [False, True])
