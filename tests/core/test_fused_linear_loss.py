@@ -457,6 +457,17 @@ def test_nan_and_infinity_are_not_hidden(form, implementation, name, value):
         assert math.isfinite(values[0].item())
 
 
+@pytest.mark.parametrize("form", [name for name, options in FORMS.items() if reads_teacher(options)])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("token", [2, 3])  # one token, in either pass
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_and_infinity_of_either_pass_are_not_hidden(form, implementation, token, value):
+    passes, _ = paired(batch())
+    passes["features"][token], passes["target"][:] = value, 2
+    values, _ = run(passes, implementation, paired=True, **FORMS[form], alpha=0.4)
+    assert not math.isfinite(values[0].item())
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_temperature_that_is_allowed_gives_a_finite_loss(form, dtype):

@@ -26,7 +26,8 @@ UPDATES_PER_EPOCH = {"transformer": 7, "lstm": 15}
 DATA = {"transformer": "tiny_translation", "lstm": "tiny_language_model"}
 EMBEDDING = ["--skd-teacher", "embedding"]
 FORMS = {
-    "default": [],  # a second pass with dropout
+    "default": [],  # two passes with dropout, both trained
+    "train": ["--skd-teacher-mode", "train"],  # a second pass with dropout, forward alone
     "predicted": EMBEDDING,
     "full": [*EMBEDDING, "--skd-support", "full"],
     "nearest": [*EMBEDDING, "--skd-support", "nearest", "--skd-support-size", "4"],  # and --skd-refresh-updates
