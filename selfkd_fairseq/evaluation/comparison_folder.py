@@ -12,7 +12,9 @@ from .comparison_report import PROGRAM
 from .errors import ComparisonError
 
 RECORD = "comparison.json"
-FILES = frozenset({RECORD, "table.md", "table.csv", "curves.png", "alpha.png", "soft_target.png", "scores.png"})
+FILES = frozenset(
+    {RECORD, "table.md", "table.csv", "scores.png", "calibration.png", "curves.png", "alpha.png", "soft_target.png"}
+)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -1,14 +1,16 @@
-"""The plots of a comparison, each a PNG file: learning curves, alpha, soft targets, scores."""
+"""The plots of a comparison, each a PNG file: scores, calibration, learning curves, alpha, soft targets."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Sequence, Tuple
 
 from .comparison import Comparison, RunResult
-from .training_log import Curve, TrainingLog
+from .runs import Run
 
 DPI = 130
+
+Points = Sequence[Tuple[float, float]]
 
 
 def _figure(panels: int, width: float = 5.5) -> tuple[Any, list[Any]]:
@@ -28,21 +30,21 @@ def _colours(comparison: Comparison) -> dict[str, Any]:
     return {system.system: palette(index % palette.N) for index, system in enumerate(comparison.systems)}
 
 
-def _mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Mean at the updates that all curves have."""
+def _mean_curve(curves: Sequence[Points]) -> Points:
+    """Mean at the places that all curves have."""
     points = [dict(curve) for curve in curves]
     common = sorted(set(points[0]).intersection(*points[1:]))
-    return [(update, sum(values[update] for values in points) / len(points)) for update in common]
+    return [(place, sum(values[place] for values in points) / len(points)) for place in common]
 
 
 def _draw_curves(
-    axes: Any, comparison: Comparison, colours: dict[str, Any], curve_of: Callable[[TrainingLog], Curve]
-) -> list[Curve]:
+    axes: Any, comparison: Comparison, colours: dict[str, Any], curve_of: Callable[[Run], Points]
+) -> list[Points]:
     """One colour for a system: a thin line for each seed and, with several, a thick one for their mean."""
     drawn = []
     for system, colour in colours.items():
-        logs = [result.run.log for result in comparison.runs if result.run.system == system and result.run.log]
-        curves = [curve for curve in map(curve_of, logs) if curve]
+        runs = [result.run for result in comparison.runs if result.run.system == system]
+        curves = [curve for curve in map(curve_of, runs) if curve]
         single = len(curves) == 1
         for curve in curves:
             label = system if single else None
@@ -50,16 +52,16 @@ def _draw_curves(
                       label=label)  # fmt: skip
         mean = _mean_curve(curves) if len(curves) > 1 else []
         if len(curves) > 1:
-            # An empty mean (no update in common) still names the colour.
+            # An empty mean (nothing in common) still names the colour.
             axes.plot(*(zip(*mean) if mean else ([], [])), color=colour, linewidth=1.8,
                       label=f"{system} (mean of {len(curves)})")  # fmt: skip
         drawn += curves
-    axes.set_xlabel("updates")
     axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
     return drawn
 
 
-def _show_the_end(axes: Any, curves: Sequence[Curve]) -> None:
+def _show_the_end(axes: Any, curves: Sequence[Points]) -> None:
     """Cut off the first updates, which are far above, where the differences would vanish beside them."""
     values = [value for curve in curves for _, value in curve]
     lowest, highest = min(values), max(values)
@@ -70,25 +72,28 @@ def _show_the_end(axes: Any, curves: Sequence[Curve]) -> None:
         axes.set_title(f"{axes.get_title('left')} (it starts at {highest:.1f})", loc="left")
 
 
-def _curve_plot(
-    comparison: Comparison, path: Path, panels: dict[str, Callable[[TrainingLog], Curve]], nll: bool
-) -> bool:
-    """Draw the panels that have curves; False, and no file, if none has."""
-    logs = [result.run.log for result in comparison.runs if result.run.log]
-    shown = {title: curve_of for title, curve_of in panels.items() if any(curve_of(log) for log in logs)}
+def _logged(name: str) -> Callable[[Run], Points]:
+    """The curve of that name in the log of a run; empty without a log."""
+    return lambda run: getattr(run.log, name) if run.log else []
+
+
+def _curve_plot(comparison: Comparison, path: Path, panels: dict[str, str], nll: bool) -> bool:
+    """Draw the panels (title -> curve of the log) that have curves; False, and no file, if none has."""
+    curves_of = {title: _logged(name) for title, name in panels.items()}
+    shown = {title: of for title, of in curves_of.items() if any(of(result.run) for result in comparison.runs)}
     if not shown:
         return False
     figure, all_axes = _figure(len(shown))
     colours = _colours(comparison)
     for axes, (title, curve_of) in zip(all_axes, shown.items()):
         curves = _draw_curves(axes, comparison, colours, curve_of)
+        axes.set_xlabel("updates")
         axes.set_title(title, loc="left")
         if nll:
             axes.set_ylabel("nats per token")
             _show_the_end(axes, curves)
         else:
             axes.set_ylim(0, max(1.05 * max(value for curve in curves for _, value in curve), 1e-3))
-        axes.legend(fontsize="small")
     figure.savefig(path)
     return True
 
@@ -132,6 +137,28 @@ def _score_plot(comparison: Comparison, path: Path) -> None:
     figure.savefig(path)
 
 
+def _gaps(run: Run) -> Points:
+    """(confidence, accuracy less confidence) of each bin that has tokens; the place is the middle of the bin."""
+    return [
+        ((found.low + found.high) / 2, found.accuracy - found.confidence)
+        for found in run.evaluation.bins
+        if found.accuracy is not None and found.confidence is not None
+    ]
+
+
+def _calibration_plot(comparison: Comparison, path: Path) -> bool:
+    """Draw how far accuracy is from confidence; False, and no file, if no run has bins."""
+    if not any(_gaps(result.run) for result in comparison.runs):
+        return False
+    figure, (axes,) = _figure(1, 7)
+    axes.axhline(0, color="black", linewidth=1, linestyle="--")
+    _draw_curves(axes, comparison, _colours(comparison), _gaps)
+    axes.set(xlim=(0, 1), xlabel="confidence: probability of the most probable word", ylabel="accuracy - confidence")
+    axes.set_title("Calibration (above 0: too unsure, below: too sure)", loc="left")
+    figure.savefig(path)
+    return True
+
+
 def draw_plots(comparison: Comparison, folder: Path) -> list[str]:
     """Write the plots that there are numbers for.
 
@@ -140,19 +167,19 @@ def draw_plots(comparison: Comparison, folder: Path) -> list[str]:
         folder: an existing one.
 
     Returns:
-        The names of the files, among ``scores.png``, ``curves.png``, ``alpha.png``, ``soft_target.png``.
+        The names of the files, among ``scores.png``, ``calibration.png``, ``curves.png``, ``alpha.png``,
+        ``soft_target.png``.
     """
-    nll: dict[str, Callable[[TrainingLog], Curve]] = {
-        "Training nll": lambda log: log.train_nll,
-        "Validation nll": lambda log: log.valid_nll,
-    }
-    alpha: dict[str, Callable[[TrainingLog], Curve]] = {"alpha": lambda log: log.alpha}
-    target: dict[str, Callable[[TrainingLog], Curve]] = {
-        "Soft-target probability of the target word": lambda log: log.target_prob
+    curves = {
+        "curves.png": {"Training nll": "train_nll", "Validation nll": "valid_nll"},
+        "alpha.png": {"alpha": "alpha"},
+        "soft_target.png": {"Soft-target probability of the target word": "target_prob"},
     }
     _score_plot(comparison, folder / "scores.png")
     drawn = ["scores.png"]
-    for name, panels in (("curves.png", nll), ("alpha.png", alpha), ("soft_target.png", target)):
+    if _calibration_plot(comparison, folder / "calibration.png"):
+        drawn.append("calibration.png")
+    for name, panels in curves.items():
         if _curve_plot(comparison, folder / name, panels, name == "curves.png"):
             drawn.append(name)
     return drawn

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .calibration import Bin
 from .errors import ComparisonError
 from .generate_output import GenerateOutput, read_generate_output
 from .text_files import read_text
@@ -43,6 +44,8 @@ class Evaluation(NamedTuple):
     """Percent of the tokens."""
     calibration_error: float
     """Expected calibration error, a fraction."""
+    bins: list[Bin]
+    """That it is made of."""
     data: dict[str, str] | None
     """File -> SHA-256 of the data; None if it was not recorded."""
     record: dict[str, Any]
@@ -136,6 +139,21 @@ class _Fields:
             raise self.damaged(f"{name} is {value}")
         return value
 
+    def bins(self) -> list[Bin]:
+        """Those of the calibration; confidence and accuracy of one without tokens are None."""
+        try:
+            return [
+                Bin(
+                    float(found["from"]),
+                    float(found["to"]),
+                    int(found["tokens"]),
+                    *(float(found[key]) if found["tokens"] else None for key in ("confidence", "accuracy")),
+                )
+                for found in self.get("calibration.bins", list)
+            ]
+        except (TypeError, ValueError, KeyError) as error:
+            raise self.damaged("calibration.bins holds something that is no bin") from error
+
     def sentences(self, name: str, dtype: type, count: int) -> np.ndarray:
         """(S,) numbers of ``per_sentence``."""
         try:
@@ -186,6 +204,7 @@ def read_evaluation(path: Path, split: str) -> Evaluation:
         nll=nll,
         accuracy=fields.number("accuracy"),
         calibration_error=fields.number("calibration.expected_calibration_error"),
+        bins=fields.bins(),
         data=fields.get("provenance.data.sha256", dict, type(None)),
         record={key: value for key, value in fields.record.items() if key != "per_sentence"},
     )

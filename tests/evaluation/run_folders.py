@@ -14,6 +14,16 @@ PROVENANCE = {
 }
 
 
+def bins(*gaps):
+    """Bins of equal width as evaluate-test.json has them, with accuracy less confidence of each; None: no token."""
+    return [
+        {"from": i / len(gaps), "to": (i + 1) / len(gaps), "tokens": 0 if gap is None else 3,
+         "confidence": None if gap is None else (i + 0.75) / len(gaps),
+         "accuracy": None if gap is None else (i + 0.75) / len(gaps) + gap}
+        for i, gap in enumerate(gaps)
+    ]  # fmt: skip
+
+
 def evaluation(seed, lengths, sums, target_lang="de", **changes):
     """The content of evaluate-test.json, with tokens and nll of each sentence; ``changes`` replace whole entries."""
     mean = sum(sums) / sum(lengths)
@@ -64,6 +74,6 @@ def write_run(folder, record, generated=None, log=None, provenance=None):
     return folder
 
 
-def language_model(folder, seed=1, sums=(2.5, 3.0, 8.0), log=None):
+def language_model(folder, seed=1, sums=(2.5, 3.0, 8.0), log=None, **changes):
     """A run folder without translations: three sentences of 3, 2 and 4 tokens."""
-    return write_run(folder, evaluation(seed, [3, 2, 4], sums, target_lang=None), log=log)
+    return write_run(folder, evaluation(seed, [3, 2, 4], sums, target_lang=None, **changes), log=log)

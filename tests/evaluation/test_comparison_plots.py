@@ -8,16 +8,18 @@ from selfkd_fairseq.evaluation.comparison_plots import draw_plots
 from selfkd_fairseq.evaluation.runs import read_run
 from selfkd_fairseq.evaluation.significance import Resampling
 from selfkd_fairseq.evaluation.translation_scores import TextOptions
-from tests.evaluation.run_folders import language_model, training_log
+from tests.evaluation.run_folders import bins, language_model, training_log
 
 LOGS = {("base", 1): ([4, 3, 2.5], None), ("kd", 1): ([4, 2, 2], 0.1), ("kd", 2): ([4, 3, 2, 1], 0.3)}
 
 
-def comparison_of(folder, logs):
+def comparison_of(folder, logs, gaps=None):
     runs = []
     for (system, seed), log in logs.items():
         text = None if log is None else training_log(*log)
-        runs.append(read_run(system, language_model(folder / f"{system}{seed}", seed, log=text), "test"))
+        found = {"expected_calibration_error": 0.03, "bins": bins(*(gaps or {}).get((system, seed), ()))}
+        place = language_model(folder / f"{system}{seed}", seed, log=text, calibration=found)
+        runs.append(read_run(system, place, "test"))
     return compare(runs, "test", runs[0].system, TextOptions(), Resampling("bootstrap", 5, 1))
 
 
@@ -73,3 +75,14 @@ def test_first_updates_do_not_hide_the_others(tmp_path, figures):
     axes = figures["curves.png"].axes[0]
     assert axes.get_ylim()[1] < 9 * 0.7 and axes.get_title("left") == "Training nll (it starts at 13.9)"
     assert axes.get_ylim()[0] < 3 * 0.69
+
+
+def test_calibration_bin_by_bin(tmp_path, figures):
+    gaps = {("base", 1): (0.1, None, -0.25), ("kd", 1): (0.2, 0.3, -0.1), ("kd", 2): (0.1, None, -0.2)}
+    names = draw_plots(comparison_of(tmp_path, dict.fromkeys(gaps), gaps), tmp_path)
+    assert names == ["scores.png", "calibration.png"] and (tmp_path / "calibration.png").is_file()
+    drawn = lines(figures["calibration.png"].axes[0])
+    # A bin without a token is no point, and the mean has the bins that both seeds have.
+    assert drawn["base"] == [(pytest.approx(1 / 6), pytest.approx(0.1)), (pytest.approx(5 / 6), pytest.approx(-0.25))]
+    mean = [(pytest.approx(1 / 6), pytest.approx(0.15)), (pytest.approx(5 / 6), pytest.approx(-0.15))]
+    assert drawn["kd (mean of 2)"] == mean

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from selfkd_fairseq.evaluation.calibration import Bin
 from selfkd_fairseq.evaluation.errors import ScoringError
 from selfkd_fairseq.evaluation.runs import parse_run, read_evaluation, read_run
-from tests.evaluation.run_folders import PROVENANCE, evaluation, generate_output, training_log, write_run
+from tests.evaluation.run_folders import PROVENANCE, bins, evaluation, generate_output, training_log, write_run
 
 TOKENS, NLL = [3, 2, 4], [2.5, 3.0, 8.0]
 
@@ -34,7 +35,8 @@ def test_name_of_a_system(tmp_path, monkeypatch):
 
 
 def test_everything_is_read(tmp_path):
-    written = evaluation(4, TOKENS, NLL)
+    calibration = {"expected_calibration_error": 0.03125, "bins": bins(0.25, None)}
+    written = evaluation(4, TOKENS, NLL, calibration=calibration)
     folder = write_run(
         tmp_path / "1", written, generate_output("abc", "xyz"), training_log([3, 2], 0.25), {"commit": "1"}
     )
@@ -43,6 +45,7 @@ def test_everything_is_read(tmp_path):
     assert run.translations.hypotheses == ["a", "b", "c"] and run.translations.references == ["x", "y", "z"]
     assert run.log.alpha == [(1, 0.25), (2, 0.5)]
     found = run.evaluation
+    assert found.bins == [Bin(0.0, 0.5, 3, 0.375, 0.625), Bin(0.5, 1.0, 0, None, None)]
     assert (found.ids, found.tokens.tolist(), found.nll.tolist()) == ([0, 1, 2], TOKENS, NLL)
     assert (found.accuracy, found.calibration_error, found.target_lang) == (60.5, 0.03125, "de")
     assert found.data == PROVENANCE["data"]["sha256"]
@@ -94,6 +97,16 @@ def changed(**parts):
         (evaluation(1, TOKENS, NLL, accuracy=None), "accuracy is missing"),
         (evaluation(1, TOKENS, NLL, accuracy=math.nan), "accuracy is nan"),
         (evaluation(1, TOKENS, NLL, calibration=[]), "calibration.expected_calibration_error is missing"),
+        *(
+            (evaluation(1, TOKENS, NLL, calibration={"expected_calibration_error": 0.1, "bins": found}), why)
+            for found, why in [
+                (None, "calibration.bins is missing"),
+                *(
+                    (damaged, "calibration.bins holds something that is no bin")
+                    for damaged in ([0.5], [[]], [{"from": 0}], [{**bins(0.1)[0], "accuracy": "high"}])
+                ),
+            ]
+        ),
         (evaluation(1, TOKENS, NLL, checkpoint=None), "checkpoint is missing"),
         (evaluation(1, TOKENS, NLL, tokens=8), "its sentences have 9 tokens, not 8"),
         (evaluation(1, TOKENS, NLL, sentences=4), "per_sentence.tokens does not hold 4 finite numbers"),

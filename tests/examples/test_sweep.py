@@ -93,5 +93,6 @@ def test_killed_and_started_again_it_ends_with_the_same_table(prepared, tmp_path
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[:2] for row in rows if row and row[0] == "self_kd"] == [["self_kd", x] for x in ("mean", *SEEDS)]
     assert {file.name for file in (tmp_path / "comparison").iterdir()} == {
-        "table.md", "table.csv", "comparison.json", "scores.png", "curves.png", "alpha.png", "soft_target.png",
+        "table.md", "table.csv", "comparison.json", "scores.png", "calibration.png", "curves.png", "alpha.png",
+        "soft_target.png",
     }  # fmt: skip
