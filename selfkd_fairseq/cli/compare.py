@@ -34,9 +34,9 @@ Its system is called NAME, else as the folder above it: multirun/multi30k/self_k
 that in the settings of the checkpoint. All runs must have been evaluated on the same data.
 
 OUTPUT gets table.md, table.csv, comparison.json (all numbers, with command, commit, seed, versions, device and data
-checksums of each row) and plots: scores.png, calibration.png, curves.png, alpha.png, soft_target.png. It appears when
-it is whole; an earlier result of this command is replaced, any other folder refused. On stdout comes the table;
-messages go to stderr.
+checksums of each row) and plots: scores.png, calibration.png, curves.png, alpha.png, soft_target.png and
+soft_target_words.png. It appears when it is whole; an earlier result of this command is replaced, any other folder
+refused. On stdout comes the table; messages go to stderr.
 exit status: 0 done; 1 bad input; 2 bad options; 130 Ctrl-C; 141 nobody reads the output.
 
 example:

@@ -28,6 +28,7 @@ from selfkd_fairseq.evaluation.runs import EVALUATION_FORMAT
 from selfkd_fairseq.evaluation.split import TASKS, read_split
 from selfkd_fairseq.evaluation.teacher_forced import score_tokens
 from selfkd_fairseq.evaluation.trained_model import TrainedModel, load_trained_model
+from selfkd_fairseq.evaluation.word_shares import word_shares_of
 from selfkd_fairseq.runs.provenance import provenance
 
 DEFAULT_MAX_TOKENS = 2048
@@ -45,6 +46,9 @@ what is measured, over all tokens of the references, </s> included:
                  of accuracy and mean confidence over {BINS} bins of equal width, weighted by their tokens (Guo et al.,
                  2017, arXiv 1706.04599), as a fraction
   per sentence   tokens and NLL of each line of the raw text, in its order, for tests of significance
+  word shares    of a model trained with self_kd: how much of the probability of its soft targets, and of its own, lies
+                 on the target, on the nearest words of the target in the output matrix (the first, 2 to 10, 11 to 100)
+                 and on all others
 No sentence is left out; one that is too long for the model is an error. All is in float32. The settings are those of
 the checkpoint: the numbers are those of fairseq-validate with --required-batch-size-multiple 1. A model of the task
 bptt_language_modeling reads the split as one stream, as in fairseq-eval-lm with --batch-size 1: the first token of all
@@ -99,15 +103,18 @@ def evaluate(trained: TrainedModel, options: argparse.Namespace, device: torch.d
     with one_message(f"{options.path} does not have the settings of a checkpoint of fairseq-train"):
         training = training_settings(trained)
         as_json(training)  # as at the end, after all the work
+        shares = word_shares_of(trained)
     split = read_split(trained, options.data, name, max_tokens, options.batch_size)
     progress = tqdm(split.batches, desc=name, leave=False, disable=None)  # None: shown on a terminal alone
     with one_message(f"{options.path} cannot score {name} of {options.data}"):
-        scores = score_tokens(trained.model, progress, trained.task.target_dictionary.pad())
+        observe = None if shares is None else shares.add
+        scores = score_tokens(trained.model, progress, trained.task.target_dictionary.pad(), observe)
     calibration = calibrate(scores.confidence, scores.correct)
     record = {
         "format": EVALUATION_FORMAT,
         "split": name,
         **measurements(scores, split.lengths, calibration),
+        "word_shares": None if shares is None else shares.means(),
         "checkpoint": {
             "path": str(options.path),
             "sha256": sha256_of(options.path),
@@ -133,9 +140,18 @@ def _summary(record: dict[str, Any], files: Sequence[Path]) -> str:
             f"accuracy           {record['accuracy']:.2f} %",
             f"mean confidence    {100 * confidence:.2f} %",
             f"calibration error  {calibration['expected_calibration_error']:.4f}",
+            *_shares(record["word_shares"]),
             *(f"written: {file}" for file in files),
         ]
     )
+
+
+def _shares(shares: dict[str, dict[str, float]] | None) -> list[str]:
+    """A line for the soft targets and one for the model."""
+    return [
+        f"{name.replace('_', ' '):19}" + ", ".join(f"{group} {100 * share:.2f} %" for group, share in groups.items())
+        for name, groups in (shares or {}).items()
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

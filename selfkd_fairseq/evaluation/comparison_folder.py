@@ -13,7 +13,10 @@ from .errors import ComparisonError
 
 RECORD = "comparison.json"
 FILES = frozenset(
-    {RECORD, "table.md", "table.csv", "scores.png", "calibration.png", "curves.png", "alpha.png", "soft_target.png"}
+    {
+        *(RECORD, "table.md", "table.csv", "scores.png", "calibration.png", "curves.png", "alpha.png"),
+        *("soft_target.png", "soft_target_words.png"),
+    }
 )
 
 

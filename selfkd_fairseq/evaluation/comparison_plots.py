@@ -159,6 +159,32 @@ def _calibration_plot(comparison: Comparison, path: Path) -> bool:
     return True
 
 
+def _word_plot(comparison: Comparison, path: Path) -> bool:
+    """Draw what lies on which words, means over the seeds; False, and no file, if no run has shares."""
+    shares: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for result in comparison.runs:
+        if result.run.evaluation.word_shares:
+            shares.setdefault(result.run.system, []).append(result.run.evaluation.word_shares)
+    if not shares:
+        return False
+    titles = {"soft_targets": "Probability of the soft targets", "model": "Probability of the model"}
+    figure, all_axes = _figure(len(titles))
+    figure.set_figheight(1.8 + 0.5 * len(shares))
+    for axes, (name, title) in zip(all_axes, titles.items()):
+        left = [0.0] * len(shares)
+        for group in next(iter(shares.values()))[0][name]:
+            means = [sum(run[name].get(group, 0.0) for run in runs) / len(runs) for runs in shares.values()]
+            axes.barh(range(len(shares)), means, left=left, label=group, edgecolor="white", linewidth=0.5)
+            left = [start + mean for start, mean in zip(left, means)]
+        axes.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))
+        axes.set_title(title, loc="left")
+    all_axes[0].set_yticks(range(len(shares)), list(shares))
+    all_axes[1].set_yticks([])
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
+    figure.savefig(path)
+    return True
+
+
 def draw_plots(comparison: Comparison, folder: Path) -> list[str]:
     """Write the plots that there are numbers for.
 
@@ -168,7 +194,7 @@ def draw_plots(comparison: Comparison, folder: Path) -> list[str]:
 
     Returns:
         The names of the files, among ``scores.png``, ``calibration.png``, ``curves.png``, ``alpha.png``,
-        ``soft_target.png``.
+        ``soft_target.png``, ``soft_target_words.png``.
     """
     curves = {
         "curves.png": {"Training nll": "train_nll", "Validation nll": "valid_nll"},
@@ -182,4 +208,6 @@ def draw_plots(comparison: Comparison, folder: Path) -> list[str]:
     for name, panels in curves.items():
         if _curve_plot(comparison, folder / name, panels, name == "curves.png"):
             drawn.append(name)
+    if _word_plot(comparison, folder / "soft_target_words.png"):
+        drawn.append("soft_target_words.png")
     return drawn

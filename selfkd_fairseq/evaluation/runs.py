@@ -46,6 +46,8 @@ class Evaluation(NamedTuple):
     """Expected calibration error, a fraction."""
     bins: list[Bin]
     """That it is made of."""
+    word_shares: dict[str, dict[str, float]]
+    """``soft_targets`` and ``model`` -> group of words -> share of the probability; empty if there were none."""
     data: dict[str, str] | None
     """File -> SHA-256 of the data; None if it was not recorded."""
     record: dict[str, Any]
@@ -154,6 +156,18 @@ class _Fields:
         except (TypeError, ValueError, KeyError) as error:
             raise self.damaged("calibration.bins holds something that is no bin") from error
 
+    def word_shares(self) -> dict[str, dict[str, float]]:
+        """Of what was trained with soft targets; an older record has none."""
+        found = self.record.get("word_shares") or {}
+        try:
+            return {
+                name: {str(group): float(share) for group, share in found[name].items()}
+                for name in ("soft_targets", "model")
+                if found
+            }
+        except (AttributeError, TypeError, ValueError, KeyError) as error:
+            raise self.damaged("word_shares holds something that is no share") from error
+
     def sentences(self, name: str, dtype: type, count: int) -> np.ndarray:
         """(S,) numbers of ``per_sentence``."""
         try:
@@ -205,6 +219,7 @@ def read_evaluation(path: Path, split: str) -> Evaluation:
         accuracy=fields.number("accuracy"),
         calibration_error=fields.number("calibration.expected_calibration_error"),
         bins=fields.bins(),
+        word_shares=fields.word_shares(),
         data=fields.get("provenance.data.sha256", dict, type(None)),
         record={key: value for key, value in fields.record.items() if key != "per_sentence"},
     )

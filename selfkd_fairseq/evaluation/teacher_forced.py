@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ class TokenScores(NamedTuple):
     """(T,) bool: that word is the token."""
 
 
-def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int) -> TokenScores:
+Observer = Optional[Callable[[torch.Tensor, torch.Tensor], None]]
+
+
+def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int, observe: Observer = None) -> TokenScores:
     """Score every target of some batches, without gradient.
 
     Probabilities are those of ``model.get_normalized_probs``, in the model's float32. Of a batch's (B, L, V) tensor
@@ -32,6 +35,7 @@ def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int) -> TokenS
         model: a ``FairseqModel`` in evaluation mode; the batches are moved to its device.
         batches: of fairseq, at least one. Of one ``id`` the tokens come in order, in one batch or over several.
         padding_idx: marks targets that are none.
+        observe: is called with the log-probabilities (N, V) of the N tokens of each batch and the tokens (N,) int64.
 
     Returns:
         The tokens of the smallest ``id`` first.
@@ -41,14 +45,14 @@ def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int) -> TokenS
     with torch.no_grad():
         for batch in batches:
             moved = utils.move_to_cuda(batch, device) if device.type == "cuda" else batch
-            parts.append([column.cpu().numpy() for column in _score_batch(model, moved, padding_idx)])
+            parts.append([column.cpu().numpy() for column in _score_batch(model, moved, padding_idx, observe)])
     ids, *columns = (np.concatenate(column) for column in zip(*parts))
     order = np.argsort(ids, kind="stable")
     target, best, correct = (column[order] for column in columns)
     return TokenScores(-target.astype(np.float64), np.exp(best.astype(np.float64)), correct)
 
 
-def _score_batch(model: Any, batch: dict[str, Any], padding_idx: int) -> list[torch.Tensor]:
+def _score_batch(model: Any, batch: dict[str, Any], padding_idx: int, observe: Observer) -> list[torch.Tensor]:
     """Of each target: ``id``, its log-probability, the highest log-probability, and whether they are of one word."""
     net_output = model(**batch["net_input"])
     lprobs = model.get_normalized_probs(net_output, log_probs=True)
@@ -57,6 +61,8 @@ def _score_batch(model: Any, batch: dict[str, Any], padding_idx: int) -> list[to
     ids = batch["id"].unsqueeze(1).expand_as(target)
     of_target = lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     is_target = target.ne(padding_idx)
+    if observe is not None:
+        observe(lprobs[is_target], target[is_target])
     return [column[is_target] for column in (ids, of_target, best, word.eq(target))]
 
 

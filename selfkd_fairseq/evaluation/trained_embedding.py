@@ -14,7 +14,7 @@ from .damage import one_message
 from .errors import EvaluationError
 from .trained_model import load_trained_model
 
-__all__ = ["TrainedEmbedding", "load_trained_embedding"]
+__all__ = ["TrainedEmbedding", "load_trained_embedding", "soft_targets_of"]
 
 
 class TrainedEmbedding(NamedTuple):
@@ -53,7 +53,7 @@ def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
     except UnsupportedModelError as error:
         raise EvaluationError(f"{checkpoint}: {error}") from error
     with one_message(f"{checkpoint} does not have the settings of a checkpoint of fairseq-train"):
-        trained_with = _soft_targets_of(trained.settings.criterion)
+        trained_with = soft_targets_of(trained.settings.criterion)
     language = getattr(trained.task.cfg, "target_lang", None)
     return TrainedEmbedding(
         embedding.weight.detach(),
@@ -63,7 +63,18 @@ def load_trained_embedding(checkpoint: Path, data: Path) -> TrainedEmbedding:
     )
 
 
-def _soft_targets_of(criterion: Any) -> SelfKDOptions | None:
+def soft_targets_of(criterion: Any) -> SelfKDOptions | None:
+    """How the soft targets of a training were made.
+
+    Args:
+        criterion: its settings, as the checkpoint has them.
+
+    Returns:
+        The options, checked; None unless the criterion was ``self_kd``.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
     if getattr(criterion, "_name", None) != "self_kd":
         return None
     # Where an older checkpoint does not name an option, it was trained with what that option now calls this.

@@ -176,6 +176,16 @@ def test_accuracy_and_calibration(trained, by_hand):
     assert trained.record["accuracy"] == pytest.approx(100 * hits / len(everything))
 
 
+def test_word_shares(trained, by_hand):
+    """On the target lies what lies on it by hand; soft targets and groups: tests/evaluation/test_word_shares.py."""
+    shares = trained.record["word_shares"]
+    probs = [math.exp(float(row[word])) for rows, words in by_hand for row, word in zip(rows, words)]
+    assert shares["model"]["target"] == pytest.approx(sum(probs) / len(probs), rel=1e-5)
+    assert 0 < shares["soft_targets"]["target"] < 1
+    for groups in shares.values():
+        assert len(groups) == 5 and sum(groups.values()) == pytest.approx(1, abs=1e-5)
+
+
 def fairseq_config(parser, trained, *flags):
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -251,7 +261,8 @@ def test_what_else_is_recorded(trained):
     assert (trained.results / "evaluate-test.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in trained.results.iterdir()) == ["evaluate-test.json", "evaluate-test.png"]
     # and selfkd-compare takes it
-    assert read_evaluation(trained.results / "evaluate-test.json", "test").tokens.sum() == record["tokens"]
+    read = read_evaluation(trained.results / "evaluate-test.json", "test")
+    assert read.tokens.sum() == record["tokens"] and read.word_shares == record["word_shares"]
 
 
 @of_task(TRANSLATION)
@@ -270,6 +281,11 @@ def test_as_a_command(trained, tmp_path):
     assert f"accuracy           {record['accuracy']:.2f} %" in lines
     error = record["calibration"]["expected_calibration_error"]
     assert f"calibration error  {error:.4f}" in lines
+    shares = record["word_shares"]["soft_targets"]
+    assert (
+        f"soft targets       target {100 * shares['target']:.2f} %, nearest {100 * shares['nearest']:.2f} %"
+        in done.stdout
+    )
     assert lines[-2:] == [f"written: {tmp_path}/evaluate-test.png", f"written: {tmp_path}/evaluate-test.json"]
 
 

@@ -13,12 +13,13 @@ from tests.evaluation.run_folders import bins, language_model, training_log
 LOGS = {("base", 1): ([4, 3, 2.5], None), ("kd", 1): ([4, 2, 2], 0.1), ("kd", 2): ([4, 3, 2, 1], 0.3)}
 
 
-def comparison_of(folder, logs, gaps=None):
+def comparison_of(folder, logs, gaps=None, shares=None):
     runs = []
     for (system, seed), log in logs.items():
         text = None if log is None else training_log(*log)
         found = {"expected_calibration_error": 0.03, "bins": bins(*(gaps or {}).get((system, seed), ()))}
-        place = language_model(folder / f"{system}{seed}", seed, log=text, calibration=found)
+        of_words = (shares or {}).get((system, seed))
+        place = language_model(folder / f"{system}{seed}", seed, log=text, calibration=found, word_shares=of_words)
         runs.append(read_run(system, place, "test"))
     return compare(runs, "test", runs[0].system, TextOptions(), Resampling("bootstrap", 5, 1))
 
@@ -86,3 +87,25 @@ def test_calibration_bin_by_bin(tmp_path, figures):
     assert drawn["base"] == [(pytest.approx(1 / 6), pytest.approx(0.1)), (pytest.approx(5 / 6), pytest.approx(-0.25))]
     mean = [(pytest.approx(1 / 6), pytest.approx(0.15)), (pytest.approx(5 / 6), pytest.approx(-0.15))]
     assert drawn["kd (mean of 2)"] == mean
+
+
+def test_words_of_the_soft_targets(tmp_path, figures):
+    def shares(of_targets, of_model):
+        pairs = zip(("soft_targets", "model"), (of_targets, of_model))
+        return {name: {"target": share, "others": 1 - share} for name, share in pairs}
+
+    of_runs = {
+        ("base", 1): None,
+        ("kd", 1): shares(0.5, 0.25),
+        ("kd", 2): shares(0.75, 0.5),
+        ("other", 1): shares(1, 0),
+    }
+    names = draw_plots(comparison_of(tmp_path, dict.fromkeys(of_runs), shares=of_runs), tmp_path)
+    assert names == ["scores.png", "soft_target_words.png"] and (tmp_path / "soft_target_words.png").is_file()
+    of_targets, of_model = figures["soft_target_words.png"].axes
+    # Systems that have none are left out; a bar is the mean over the seeds and begins where the one before it ends.
+    assert [label.get_text() for label in of_targets.get_yticklabels()] == ["kd", "other"]
+    for axes, means in ((of_targets, [0.625, 1.0]), (of_model, [0.375, 0.0])):
+        target, others = axes.containers
+        assert [bar.get_width() for bar in target] == means
+        assert [(bar.get_x(), bar.get_width()) for bar in others] == [(mean, 1 - mean) for mean in means]

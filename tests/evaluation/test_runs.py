@@ -36,7 +36,8 @@ def test_name_of_a_system(tmp_path, monkeypatch):
 
 def test_everything_is_read(tmp_path):
     calibration = {"expected_calibration_error": 0.03125, "bins": bins(0.25, None)}
-    written = evaluation(4, TOKENS, NLL, calibration=calibration)
+    shares = {"soft_targets": {"target": 0.75, "others": 0.25}, "model": {"target": 0.5, "others": 0.5}}
+    written = evaluation(4, TOKENS, NLL, calibration=calibration, word_shares=shares)
     folder = write_run(
         tmp_path / "1", written, generate_output("abc", "xyz"), training_log([3, 2], 0.25), {"commit": "1"}
     )
@@ -45,6 +46,7 @@ def test_everything_is_read(tmp_path):
     assert run.translations.hypotheses == ["a", "b", "c"] and run.translations.references == ["x", "y", "z"]
     assert run.log.alpha == [(1, 0.25), (2, 0.5)]
     found = run.evaluation
+    assert found.word_shares == shares
     assert found.bins == [Bin(0.0, 0.5, 3, 0.375, 0.625), Bin(0.5, 1.0, 0, None, None)]
     assert (found.ids, found.tokens.tolist(), found.nll.tolist()) == ([0, 1, 2], TOKENS, NLL)
     assert (found.accuracy, found.calibration_error, found.target_lang) == (60.5, 0.03125, "de")
@@ -106,6 +108,10 @@ def changed(**parts):
                     for damaged in ([0.5], [[]], [{"from": 0}], [{**bins(0.1)[0], "accuracy": "high"}])
                 ),
             ]
+        ),
+        *(
+            (evaluation(1, TOKENS, NLL, word_shares=found), "word_shares holds something that is no share")
+            for found in ({"model": {}}, {"model": {}, "soft_targets": 1}, [0.5], {"soft_targets": {"target": None}})
         ),
         (evaluation(1, TOKENS, NLL, checkpoint=None), "checkpoint is missing"),
         (evaluation(1, TOKENS, NLL, tokens=8), "its sentences have 9 tokens, not 8"),
