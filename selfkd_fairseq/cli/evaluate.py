@@ -47,8 +47,8 @@ what is measured, over all tokens of the references, </s> included:
                  2017, arXiv 1706.04599), as a fraction
   per sentence   tokens and NLL of each line of the raw text, in its order, for tests of significance
   word shares    of a model trained with self_kd: how much of the probability of its soft targets, and of its own, lies
-                 on the target, on the nearest words of the target in the output matrix (the first, 2 to 10, 11 to 100)
-                 and on all others
+                 on the target, on its nearest words by the Euclidean distance of the rows of the output matrix (the
+                 first, 2 to 10, 11 to 100) and on all others
 No sentence is left out; one that is too long for the model is an error. All is in float32. The settings are those of
 the checkpoint: the numbers are those of fairseq-validate with --required-batch-size-multiple 1. A model of the task
 bptt_language_modeling reads the split as one stream, as in fairseq-eval-lm with --batch-size 1: the first token of all
@@ -103,11 +103,11 @@ def evaluate(trained: TrainedModel, options: argparse.Namespace, device: torch.d
     with one_message(f"{options.path} does not have the settings of a checkpoint of fairseq-train"):
         training = training_settings(trained)
         as_json(training)  # as at the end, after all the work
-        shares = word_shares_of(trained)
+    shares = word_shares_of(trained)
+    observe = None if shares is None else shares.add
     split = read_split(trained, options.data, name, max_tokens, options.batch_size)
     progress = tqdm(split.batches, desc=name, leave=False, disable=None)  # None: shown on a terminal alone
     with one_message(f"{options.path} cannot score {name} of {options.data}"):
-        observe = None if shares is None else shares.add
         scores = score_tokens(trained.model, progress, trained.task.target_dictionary.pad(), observe)
     calibration = calibrate(scores.confidence, scores.correct)
     record = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Sequence, Tuple
 
 from .comparison import Comparison, RunResult
-from .runs import Run
+from .runs import WORD_GROUPS, Run
 
 DPI = 130
 
@@ -172,8 +172,8 @@ def _word_plot(comparison: Comparison, path: Path) -> bool:
     figure.set_figheight(1.8 + 0.5 * len(shares))
     for axes, (name, title) in zip(all_axes, titles.items()):
         left = [0.0] * len(shares)
-        for group in next(iter(shares.values()))[0][name]:
-            means = [sum(run[name].get(group, 0.0) for run in runs) / len(runs) for runs in shares.values()]
+        for group in WORD_GROUPS:
+            means = [sum(run[name][group] for run in runs) / len(runs) for runs in shares.values()]
             axes.barh(range(len(shares)), means, left=left, label=group, edgecolor="white", linewidth=0.5)
             left = [start + mean for start, mean in zip(left, means)]
         axes.set(xlim=(0, 1), ylim=(len(shares) - 0.4, -0.6))

@@ -25,6 +25,8 @@ from .training_log import TrainingLog, read_training_log
 
 # Version of evaluate-SPLIT.json that selfkd-evaluate writes and that is read here.
 EVALUATION_FORMAT = 1
+# Where probability may lie: on the target, on its nearest words in the output matrix by rank, on all others.
+WORD_GROUPS = ("target", "nearest", "nearest 2-10", "nearest 11-100", "others")
 
 
 class Evaluation(NamedTuple):
@@ -143,30 +145,23 @@ class _Fields:
 
     def bins(self) -> list[Bin]:
         """Those of the calibration; confidence and accuracy of one without tokens are None."""
-        try:
-            return [
-                Bin(
-                    float(found["from"]),
-                    float(found["to"]),
-                    int(found["tokens"]),
-                    *(float(found[key]) if found["tokens"] else None for key in ("confidence", "accuracy")),
-                )
-                for found in self.get("calibration.bins", list)
-            ]
-        except (TypeError, ValueError, KeyError) as error:
-            raise self.damaged("calibration.bins holds something that is no bin") from error
+        found = []
+        for at, written in enumerate(self.get("calibration.bins", list)):
+            name = f"bin {at} of the calibration"
+            fields = _Fields(self.path, {name: written})
+            tokens = fields.get(f"{name}.tokens", int)
+            means = (fields.number(f"{name}.{key}") if tokens else None for key in ("confidence", "accuracy"))
+            found.append(Bin(fields.number(f"{name}.from"), fields.number(f"{name}.to"), tokens, *means))
+        return found
 
     def word_shares(self) -> dict[str, dict[str, float]]:
         """Of what was trained with soft targets; an older record has none."""
-        found = self.record.get("word_shares") or {}
-        try:
-            return {
-                name: {str(group): float(share) for group, share in found[name].items()}
-                for name in ("soft_targets", "model")
-                if found
-            }
-        except (AttributeError, TypeError, ValueError, KeyError) as error:
-            raise self.damaged("word_shares holds something that is no share") from error
+        if self.record.get("word_shares") is None:
+            return {}
+        return {
+            name: {group: self.number(f"word_shares.{name}.{group}") for group in WORD_GROUPS}
+            for name in ("soft_targets", "model")
+        }
 
     def sentences(self, name: str, dtype: type, count: int) -> np.ndarray:
         """(S,) numbers of ``per_sentence``."""

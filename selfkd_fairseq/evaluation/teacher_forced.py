@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, NamedTuple, Optional
+from typing import Any, Callable, Iterable, NamedTuple
 
 import numpy as np
 import torch
 from fairseq import utils
 
 __all__ = ["TokenScores", "score_tokens", "sum_by_sentence"]
+
+# Takes log-probabilities (N', V), targets (N',) and which of them count (N,).
+Observer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
 class TokenScores(NamedTuple):
@@ -22,10 +25,7 @@ class TokenScores(NamedTuple):
     """(T,) bool: that word is the token."""
 
 
-Observer = Optional[Callable[[torch.Tensor, torch.Tensor], None]]
-
-
-def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int, observe: Observer = None) -> TokenScores:
+def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int, observe: Observer | None = None) -> TokenScores:
     """Score every target of some batches, without gradient.
 
     Probabilities are those of ``model.get_normalized_probs``, in the model's float32. Of a batch's (B, L, V) tensor
@@ -35,7 +35,8 @@ def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int, observe: 
         model: a ``FairseqModel`` in evaluation mode; the batches are moved to its device.
         batches: of fairseq, at least one. Of one ``id`` the tokens come in order, in one batch or over several.
         padding_idx: marks targets that are none.
-        observe: is called with the log-probabilities (N, V) of the N tokens of each batch and the tokens (N,) int64.
+        observe: is called for each batch with the log-probabilities (N', V) and the targets (N',) int64 of all its
+            positions, and the N of them that are no padding, int64.
 
     Returns:
         The tokens of the smallest ``id`` first.
@@ -52,7 +53,7 @@ def score_tokens(model: Any, batches: Iterable[Any], padding_idx: int, observe: 
     return TokenScores(-target.astype(np.float64), np.exp(best.astype(np.float64)), correct)
 
 
-def _score_batch(model: Any, batch: dict[str, Any], padding_idx: int, observe: Observer) -> list[torch.Tensor]:
+def _score_batch(model: Any, batch: dict[str, Any], padding_idx: int, observe: Observer | None) -> list[torch.Tensor]:
     """Of each target: ``id``, its log-probability, the highest log-probability, and whether they are of one word."""
     net_output = model(**batch["net_input"])
     lprobs = model.get_normalized_probs(net_output, log_probs=True)
@@ -62,7 +63,7 @@ def _score_batch(model: Any, batch: dict[str, Any], padding_idx: int, observe: O
     of_target = lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     is_target = target.ne(padding_idx)
     if observe is not None:
-        observe(lprobs[is_target], target[is_target])
+        observe(lprobs.flatten(0, 1), target.flatten(), is_target.flatten().nonzero().squeeze(1))
     return [column[is_target] for column in (ids, of_target, best, word.eq(target))]
 
 

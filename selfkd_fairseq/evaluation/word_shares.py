@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Sequence
 
 import torch
@@ -10,59 +11,64 @@ from torch import Tensor
 from ..core.options import SelfKDOptions
 from ..core.soft_targets import soft_targets
 from ..core.supports import nearest_words
-from ..criterions.output_embedding import find_output_embedding
+from ..criterions.output_embedding import UnsupportedModelError, find_output_embedding
+from .runs import WORD_GROUPS
 from .trained_embedding import soft_targets_of
 from .trained_model import TrainedModel
 
-__all__ = ["GROUPS", "WordShares", "word_shares_of"]
+__all__ = ["WordShares", "word_shares_of"]
 
-# The nearest words of the target, by rank from 1: first and last of each group.
-_RANKS = {"nearest": (1, 1), "nearest 2-10": (2, 10), "nearest 11-100": (11, 100)}
-GROUPS = ("target", *_RANKS, "others")
-CHUNK_BYTES = 32 << 20  # of one (chunk, V) tensor in float32
+RANKS = ((1, 1), (2, 10), (11, 100))  # of the nearest words, first and last of each group between target and others
+CHUNK_BYTES = 32 << 20  # of one (chunk, V) tensor in float32, but for a large V:
+LEAST_CHUNK = 128
 
 
 class WordShares:
     """Adds up, batch by batch, how much probability a model and its soft targets give to each group of words.
 
     Without dropout, as in validation: with the teacher ``self`` the model itself is the teacher. The nearest words are
-    those of :func:`~selfkd_fairseq.core.supports.nearest_words`, whatever the similarity and the control of the soft
-    targets, so that those of a control are seen to lie elsewhere.
+    those by Euclidean distance (:func:`~selfkd_fairseq.core.supports.nearest_words`), whatever the similarity and the
+    control of the soft targets, so that those of a control are seen to lie elsewhere.
 
     Args:
         weight: (V, d), the output embedding matrix, any float dtype; no gradient flows.
         options: how the soft targets are made; assumed checked.
         excluded: word ids in [0, V) that are in no support except as the target, and nobody's nearest word.
+        seed: of the words that the support ``random`` draws.
     """
 
-    def __init__(self, weight: Tensor, options: SelfKDOptions, excluded: Sequence[int]) -> None:
+    def __init__(self, weight: Tensor, options: SelfKDOptions, excluded: Sequence[int], seed: int = 1) -> None:
         self.weight = weight.detach()
         self.options = options
         self.excluded = excluded
+        self.generator = torch.Generator().manual_seed(seed)
         self.tokens = 0
         self.sums = {
-            name: torch.zeros(len(GROUPS), dtype=torch.float64, device=weight.device)
+            name: torch.zeros(len(WORD_GROUPS), dtype=torch.float64, device=weight.device)
             for name in ("soft_targets", "model")
         }
 
     @torch.no_grad()
-    def add(self, lprobs: Tensor, target: Tensor) -> None:
+    def add(self, lprobs: Tensor, target: Tensor, rows: Tensor) -> None:
         """Count a batch.
 
         Args:
-            lprobs: (N, V) log-probabilities of the model, on the device of the matrix.
-            target: (N,) int64 word ids in [0, V), without padding.
+            lprobs: (N', V) log-probabilities of the model, on the device of the matrix.
+            target: (N',) int64 word ids in [0, V).
+            rows: (N,) int64, which of them count.
         """
-        size = max(1, CHUNK_BYTES // (4 * lprobs.size(1)))
-        for of_model, words in zip(lprobs.split(size), target.split(size)):
-            q = soft_targets(of_model, self.weight, words, self.options, self.excluded, teacher_scores=of_model)
+        distinct, inverse = target[rows].unique(return_inverse=True)
+        near = nearest_words(self.weight, distinct, min(RANKS[-1][1], self.weight.size(0) - 1), self.excluded)
+        size = max(LEAST_CHUNK, CHUNK_BYTES // (4 * lprobs.size(1)))
+        for of_chunk, words in zip(rows.split(size), inverse.split(size)):
+            of_model, column = lprobs[of_chunk], target[of_chunk]
+            q = soft_targets(
+                of_model, self.weight, column, self.options, self.excluded, None, self.generator, of_model
+            )  # fmt: skip
             of_targets = torch.zeros_like(of_model, dtype=q.probs.dtype).scatter_add_(1, q.indices, q.probs)
-            distinct, inverse = words.unique(return_inverse=True)
-            count = min(_RANKS["nearest 11-100"][1], self.weight.size(0) - 1)
-            near = nearest_words(self.weight, distinct, count, self.excluded)[inverse]
             for name, probs in (("soft_targets", of_targets), ("model", of_model.exp())):
-                self.sums[name] += self._by_group(probs.double(), words, near)
-        self.tokens += target.numel()
+                self.sums[name] += self._by_group(probs, column, near[words])
+        self.tokens += rows.numel()
 
     def _by_group(self, probs: Tensor, target: Tensor, near: Tensor) -> Tensor:
         """(groups,) sums over the tokens of probs (N, V); ``near``: (N, n) words by rank."""
@@ -70,18 +76,21 @@ class WordShares:
         none = near == column  # near V the row ends with the word itself and excluded words
         for word in self.excluded:
             none |= near == word
-        by_rank = probs.gather(1, near).masked_fill(none, 0.0).sum(dim=0)
-        sums = [probs.gather(1, column).sum(), *(by_rank[low - 1 : high].sum() for low, high in _RANKS.values())]
-        return torch.stack([*sums, probs.sum() - sum(sums)])
+        by_rank = probs.gather(1, near).masked_fill(none, 0.0).sum(dim=0, dtype=torch.float64)
+        of_target = probs.gather(1, column).sum(dtype=torch.float64)
+        sums = torch.stack([of_target, *(by_rank[low - 1 : high].sum() for low, high in RANKS)])
+        return torch.cat([sums, (probs.sum(dtype=torch.float64) - sums.sum()).view(1)])
 
-    def means(self) -> dict[str, dict[str, float]]:
+    def means(self) -> dict[str, dict[str, float]] | None:
         """Of all batches so far, at least one token.
 
         Returns:
             ``soft_targets`` and ``model``, each group -> share of the probability, means over the tokens that add up
-            to 1.
+            to 1; None where one is no number.
         """
-        return {name: dict(zip(GROUPS, (sums / self.tokens).tolist())) for name, sums in self.sums.items()}
+        means = {name: dict(zip(WORD_GROUPS, (sums / self.tokens).tolist())) for name, sums in self.sums.items()}
+        numbers = all(math.isfinite(share) for groups in means.values() for share in groups.values())
+        return means if numbers else None
 
 
 def word_shares_of(trained: TrainedModel) -> WordShares | None:
@@ -91,15 +100,17 @@ def word_shares_of(trained: TrainedModel) -> WordShares | None:
         trained: a loaded checkpoint.
 
     Returns:
-        A counter that has seen no batch; None where the training had no soft targets.
-
-    Raises:
-        ValueError: an option of the soft targets is out of its range.
-        UnsupportedModelError: the model has no plain output matrix.
+        A counter that has seen no batch; None where the training had no soft targets, or none that this version would
+        make of its settings and its model.
     """
-    options = soft_targets_of(trained.settings.criterion)
-    if options is None:
+    criterion = trained.settings.criterion
+    try:
+        options = soft_targets_of(criterion)
+        if options is None or criterion.skd_alpha == 0:
+            return None
+        weight = find_output_embedding(trained.model).weight
+        options.check(vocabulary_size=weight.size(0))
+    except (UnsupportedModelError, ValueError):
         return None
     dictionary = trained.task.target_dictionary
-    weight = find_output_embedding(trained.model).weight
-    return WordShares(weight, options, (dictionary.pad(), dictionary.bos()))
+    return WordShares(weight, options, (dictionary.pad(), dictionary.bos()), trained.settings.common.seed)

@@ -206,7 +206,7 @@ def test_fairseq_validate_gives_the_same(trained, monkeypatch):
     sums = {}
 
     def add_up(self, logging_outputs, criterion):
-        for key in ("nll_loss", "ntokens", "n_correct", "total"):
+        for key in ("nll_loss", "ntokens", "n_correct", "total", "skd_target_prob", "skd_ntokens"):
             sums[key] = float(sum(output[key] for output in logging_outputs))
 
     monkeypatch.setattr(FairseqTask, "reduce_metrics", add_up)
@@ -221,6 +221,8 @@ def test_fairseq_validate_gives_the_same(trained, monkeypatch):
     assert nll["bits_per_token"] == pytest.approx(bits, rel=1e-6)
     assert nll["ppl"] == pytest.approx(2**bits, rel=1e-5)
     assert trained.record["accuracy"] == pytest.approx(100 * sums["n_correct"] / sums["total"], rel=1e-9)
+    target_prob = sums["skd_target_prob"] / sums["skd_ntokens"]
+    assert trained.record["word_shares"]["soft_targets"]["target"] == pytest.approx(target_prob, rel=1e-5)
 
 
 @of_task(STREAM)
@@ -310,6 +312,24 @@ def test_checkpoint_with_args_instead_of_cfg(trained, capsys, tmp_path):
     record = evaluate(capsys, trained.data, path, tmp_path).record
     assert record["training"] == trained.record["training"]
     assert record["per_sentence"] == trained.record["per_sentence"]
+
+
+WITHOUT_SOFT_TARGETS = {
+    "cross_entropy": {"_name": "cross_entropy", "sentence_avg": False},
+    "alpha 0": {"skd_alpha": 0.0},
+    "of another version": {"skd_embedding_weight": 5000.0},
+}
+
+
+@of_task(TRANSLATION)
+@pytest.mark.parametrize("name", WITHOUT_SOFT_TARGETS)
+def test_training_without_soft_targets(trained, capsys, tmp_path, name):
+    def change(state):
+        state["cfg"]["criterion"] = {**state["cfg"]["criterion"], **WITHOUT_SOFT_TARGETS[name]}
+
+    done = evaluate(capsys, trained.data, changed(trained, tmp_path / "changed.pt", change), tmp_path)
+    assert (done.status, done.err, done.record["word_shares"]) == (0, "", None)
+    assert done.record["per_sentence"] == trained.record["per_sentence"] and "soft targets" not in done.out
 
 
 def fill_with_nan(state):

@@ -24,6 +24,13 @@ def bins(*gaps):
     ]  # fmt: skip
 
 
+def word_shares(of_targets, of_model):
+    """The entry of evaluate-test.json: the share of the target, and all else on the nearest word."""
+    groups = ("target", "nearest", "nearest 2-10", "nearest 11-100", "others")
+    pairs = zip(("soft_targets", "model"), (of_targets, of_model))
+    return {name: dict(zip(groups, (share, 1 - share, 0.0, 0.0, 0.0))) for name, share in pairs}
+
+
 def evaluation(seed, lengths, sums, target_lang="de", **changes):
     """The content of evaluate-test.json, with tokens and nll of each sentence; ``changes`` replace whole entries."""
     mean = sum(sums) / sum(lengths)

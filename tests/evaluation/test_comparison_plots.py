@@ -8,7 +8,7 @@ from selfkd_fairseq.evaluation.comparison_plots import draw_plots
 from selfkd_fairseq.evaluation.runs import read_run
 from selfkd_fairseq.evaluation.significance import Resampling
 from selfkd_fairseq.evaluation.translation_scores import TextOptions
-from tests.evaluation.run_folders import bins, language_model, training_log
+from tests.evaluation.run_folders import bins, language_model, training_log, word_shares
 
 LOGS = {("base", 1): ([4, 3, 2.5], None), ("kd", 1): ([4, 2, 2], 0.1), ("kd", 2): ([4, 3, 2, 1], 0.3)}
 
@@ -90,22 +90,15 @@ def test_calibration_bin_by_bin(tmp_path, figures):
 
 
 def test_words_of_the_soft_targets(tmp_path, figures):
-    def shares(of_targets, of_model):
-        pairs = zip(("soft_targets", "model"), (of_targets, of_model))
-        return {name: {"target": share, "others": 1 - share} for name, share in pairs}
-
-    of_runs = {
-        ("base", 1): None,
-        ("kd", 1): shares(0.5, 0.25),
-        ("kd", 2): shares(0.75, 0.5),
-        ("other", 1): shares(1, 0),
-    }
+    of_kd = {("kd", 1): word_shares(0.5, 0.25), ("kd", 2): word_shares(0.75, 0.5)}
+    of_runs = {("base", 1): None, **of_kd, ("other", 1): word_shares(1, 0)}
     names = draw_plots(comparison_of(tmp_path, dict.fromkeys(of_runs), shares=of_runs), tmp_path)
     assert names == ["scores.png", "soft_target_words.png"] and (tmp_path / "soft_target_words.png").is_file()
     of_targets, of_model = figures["soft_target_words.png"].axes
     # Systems that have none are left out; a bar is the mean over the seeds and begins where the one before it ends.
     assert [label.get_text() for label in of_targets.get_yticklabels()] == ["kd", "other"]
     for axes, means in ((of_targets, [0.625, 1.0]), (of_model, [0.375, 0.0])):
-        target, others = axes.containers
+        target, nearest, *others = axes.containers
         assert [bar.get_width() for bar in target] == means
-        assert [(bar.get_x(), bar.get_width()) for bar in others] == [(mean, 1 - mean) for mean in means]
+        assert [(bar.get_x(), bar.get_width()) for bar in nearest] == [(mean, 1 - mean) for mean in means]
+        assert [len(bars) for bars in others] == [2, 2, 2]

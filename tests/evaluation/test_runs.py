@@ -10,7 +10,15 @@ import pytest
 from selfkd_fairseq.evaluation.calibration import Bin
 from selfkd_fairseq.evaluation.errors import ScoringError
 from selfkd_fairseq.evaluation.runs import parse_run, read_evaluation, read_run
-from tests.evaluation.run_folders import PROVENANCE, bins, evaluation, generate_output, training_log, write_run
+from tests.evaluation.run_folders import (
+    PROVENANCE,
+    bins,
+    evaluation,
+    generate_output,
+    training_log,
+    word_shares,
+    write_run,
+)
 
 TOKENS, NLL = [3, 2, 4], [2.5, 3.0, 8.0]
 
@@ -36,7 +44,7 @@ def test_name_of_a_system(tmp_path, monkeypatch):
 
 def test_everything_is_read(tmp_path):
     calibration = {"expected_calibration_error": 0.03125, "bins": bins(0.25, None)}
-    shares = {"soft_targets": {"target": 0.75, "others": 0.25}, "model": {"target": 0.5, "others": 0.5}}
+    shares = word_shares(0.75, 0.5)
     written = evaluation(4, TOKENS, NLL, calibration=calibration, word_shares=shares)
     folder = write_run(
         tmp_path / "1", written, generate_output("abc", "xyz"), training_log([3, 2], 0.25), {"commit": "1"}
@@ -100,18 +108,29 @@ def changed(**parts):
         (evaluation(1, TOKENS, NLL, accuracy=math.nan), "accuracy is nan"),
         (evaluation(1, TOKENS, NLL, calibration=[]), "calibration.expected_calibration_error is missing"),
         *(
-            (evaluation(1, TOKENS, NLL, calibration={"expected_calibration_error": 0.1, "bins": found}), why)
-            for found, why in [
+            (evaluation(1, TOKENS, NLL, calibration={"expected_calibration_error": 0.1, "bins": found}), message)
+            for found, message in [
                 (None, "calibration.bins is missing"),
-                *(
-                    (damaged, "calibration.bins holds something that is no bin")
-                    for damaged in ([0.5], [[]], [{"from": 0}], [{**bins(0.1)[0], "accuracy": "high"}])
+                ([0.5], "bin 0 of the calibration.tokens is missing"),
+                ([[]], "bin 0 of the calibration.tokens is missing"),
+                ([*bins(0.1), {"from": 0}], "bin 1 of the calibration.tokens is missing"),
+                ([{**bins(0.1)[0], "tokens": 1e999}], "bin 0 of the calibration.tokens is missing or of a wrong type"),
+                (
+                    [{**bins(0.1)[0], "accuracy": "0.5"}],
+                    "bin 0 of the calibration.accuracy is missing",
                 ),
+                ([{**bins(0.1)[0], "confidence": math.nan}], "bin 0 of the calibration.confidence is nan"),
+                ([{**bins(0.1)[0], "to": 10**400}], "bin 0 of the calibration.to is too large"),
             ]
         ),
         *(
-            (evaluation(1, TOKENS, NLL, word_shares=found), "word_shares holds something that is no share")
-            for found in ({"model": {}}, {"model": {}, "soft_targets": 1}, [0.5], {"soft_targets": {"target": None}})
+            (evaluation(1, TOKENS, NLL, word_shares=found), message)
+            for found, message in [
+                ([], "word_shares.soft_targets.target is missing"),
+                ({"model": {}}, "word_shares.soft_targets.target is missing"),
+                (word_shares(0.5, math.inf), "word_shares.model.target is inf"),
+                (word_shares(0.5, 10**400), "word_shares.model.target is too large"),
+            ]
         ),
         (evaluation(1, TOKENS, NLL, checkpoint=None), "checkpoint is missing"),
         (evaluation(1, TOKENS, NLL, tokens=8), "its sentences have 9 tokens, not 8"),

@@ -94,5 +94,5 @@ def test_killed_and_started_again_it_ends_with_the_same_table(prepared, tmp_path
     assert [row[:2] for row in rows if row and row[0] == "self_kd"] == [["self_kd", x] for x in ("mean", *SEEDS)]
     assert {file.name for file in (tmp_path / "comparison").iterdir()} == {
         "table.md", "table.csv", "comparison.json", "scores.png", "calibration.png", "curves.png", "alpha.png",
-        "soft_target.png",
+        "soft_target.png", "soft_target_words.png",
     }  # fmt: skip

@@ -16,7 +16,7 @@ from selfkd_fairseq.evaluation.errors import ComparisonError, ScoringError
 from selfkd_fairseq.evaluation.generate_output import read_generate_output
 from selfkd_fairseq.evaluation.runs import parse_run, read_evaluation
 from selfkd_fairseq.evaluation.training_log import read_training_log
-from tests.evaluation.run_folders import evaluation
+from tests.evaluation.run_folders import bins, evaluation, word_shares
 from tests.hostile.fuzzing import fuzzed
 
 PARSERS = {
@@ -227,8 +227,14 @@ def file(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "evaluate-test.json"
 
 
+EVALUATION = evaluation(
+    1, [3, 2, 4], [2.5, 3.0, 8.0], word_shares=word_shares(0.75, 0.5),
+    calibration={"expected_calibration_error": 0.1, "bins": bins(0.1, None)},
+)  # fmt: skip
+
+
 @fuzzed()
-@given(changed_json(evaluation(1, [3, 2, 4], [2.5, 3.0, 8.0])))
+@given(changed_json(EVALUATION))
 def test_evaluations(file, text):
     file.write_text(text, encoding="utf-8", errors="surrogatepass")
     found = only(ScoringError, read_evaluation, file, "test")
