@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import NamedTuple, Sequence
 
+import numpy as np
+
 from .bootstrap import Interval, nll_difference, perplexity
 from .errors import ComparisonError
 from .runs import Run
@@ -41,6 +43,9 @@ class SystemResult(NamedTuple):
     """As the values of a run."""
     deviations: dict[str, float]
     """Sample standard deviations (n - 1); empty with one seed."""
+    nll_difference: Interval | None
+    """Of the mean over its seeds less the baseline's mean over the same, nats per token; None if one has no pair. The
+    interval is that of the bootstrap over sentences: what other seeds would change is in the deviations."""
 
 
 class Comparison(NamedTuple):
@@ -149,14 +154,19 @@ def _result(
     return RunResult(run, _values(run, ppl, scores), ppl, p_values, difference, note)
 
 
-def _system(results: Sequence[RunResult]) -> SystemResult:
-    means, deviations = {}, {}
+def _system(results: Sequence[RunResult], references: Sequence[Run | None], how: Resampling) -> SystemResult:
+    means, deviations, difference = {}, {}, None
     for name in results[0].values:
         values = [result.values[name] for result in results]
         means[name] = statistics.mean(values)
         if len(values) > 1:
             deviations[name] = statistics.stdev(values)
-    return SystemResult(results[0].run.system, [result.run.seed for result in results], means, deviations)
+    paired = [reference for reference in references if reference is not None]
+    if len(paired) == len(results):
+        ours = np.mean([result.run.evaluation.nll for result in results], axis=0)
+        theirs = np.mean([reference.evaluation.nll for reference in paired], axis=0)
+        difference = nll_difference(ours, theirs, paired[0].evaluation.tokens, how.samples, how.seed)
+    return SystemResult(results[0].run.system, [result.run.seed for result in results], means, deviations, difference)
 
 
 def _notes(results: Sequence[RunResult], translated: TranslationScores | None, options: TextOptions) -> list[str]:
@@ -199,16 +209,22 @@ def compare(runs: Sequence[Run], split: str, baseline: str, options: TextOptions
     runs = _in_order(runs)
     baselines = _baselines(runs, baseline)
     translated = score_runs(runs, baselines, options, how) if runs[0].translations is not None else None
+    references = [None if reference is None else runs[reference] for reference in baselines]
     results = [
-        _result(run, None if reference is None else runs[reference], baseline, translated, index, how)
-        for index, (run, reference) in enumerate(zip(runs, baselines))
+        _result(run, reference, baseline, translated, index, how)
+        for index, (run, reference) in enumerate(zip(runs, references))
     ]
-    systems = list(dict.fromkeys(run.system for run in runs))
+    systems: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        systems.setdefault(run.system, []).append(index)
     return Comparison(
         split,
         baseline,
         how,
-        [_system([result for result in results if result.run.system == system]) for system in systems],
+        [
+            _system([results[i] for i in of_system], [references[i] for i in of_system], how)
+            for of_system in systems.values()
+        ],
         results,
         translated.signatures if translated else {},
         translated.test_signatures if translated else {},

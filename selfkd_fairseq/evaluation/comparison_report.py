@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any, Mapping, Sequence
 
+from .bootstrap import Interval
 from .comparison import Comparison, RunResult
 from .comparison_table import as_markdown, explanations
 
@@ -79,6 +80,10 @@ def as_page(comparison: Comparison, provenance: Mapping[str, Any], plots: Sequen
     return "\n".join(lines)
 
 
+def _named(interval: Interval | None) -> dict[str, float] | None:
+    return interval and interval._asdict()
+
+
 def _run(result: RunResult) -> dict[str, Any]:
     run = result.run
     return {
@@ -88,7 +93,7 @@ def _run(result: RunResult) -> dict[str, Any]:
         "scores": result.values,
         "ppl_interval": [result.ppl.low, result.ppl.high],
         "p_values": result.p_values,
-        "nll_difference": result.nll_difference and result.nll_difference._asdict(),
+        "nll_difference": _named(result.nll_difference),
         "note": result.note,
         "translations": str(run.translations_file) if run.translations else None,
         "evaluation": run.evaluation.record,
@@ -116,7 +121,9 @@ def as_json(comparison: Comparison, provenance: Mapping[str, Any], scoring: Mapp
         "scoring": scoring,
         "signatures": comparison.signatures,
         "test_signatures": comparison.test_signatures,
-        "systems": [system._asdict() for system in comparison.systems],
+        "systems": [
+            {**system._asdict(), "nll_difference": _named(system.nll_difference)} for system in comparison.systems
+        ],
         "runs": [_run(result) for result in comparison.runs],
         "notes": comparison.notes,
         "provenance": provenance,

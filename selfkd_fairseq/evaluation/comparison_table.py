@@ -55,7 +55,14 @@ def _system_cells(system: SystemResult, titles: Sequence[str]) -> list[str]:
             cells[column.title] = f"{mean:.{column.decimals}f}"
             if name in system.deviations:
                 cells[column.title] += f" ± {system.deviations[name]:.{column.decimals}f}"
-    return list(cells.values())
+    return list({**cells, **_difference(system.nll_difference)}.values())
+
+
+def _difference(interval: Interval | None) -> dict[str, str]:
+    """The cells of a difference from the baseline."""
+    if interval is None:
+        return {}
+    return {"nll diff.": f"{interval.value:+.3f}", "diff. 95 %": _interval(interval, 3, "+")}
 
 
 def _run_cells(result: RunResult, titles: Sequence[str]) -> list[str]:
@@ -67,10 +74,7 @@ def _run_cells(result: RunResult, titles: Sequence[str]) -> list[str]:
         if name in result.p_values:
             cells[f"p {column.title}"] = f"{result.p_values[name]:.4f}"
     cells["ppl 95 %"] = _interval(result.ppl, COLUMNS["ppl"].decimals)
-    if result.nll_difference is not None:
-        cells["nll diff."] = f"{result.nll_difference.value:+.3f}"
-        cells["diff. 95 %"] = _interval(result.nll_difference, 3, "+")
-    return list(cells.values())
+    return list({**cells, **_difference(result.nll_difference)}.values())
 
 
 def table(comparison: Comparison) -> list[list[str]]:
@@ -116,7 +120,10 @@ def explanations(comparison: Comparison) -> list[str]:
         kind = {"bootstrap": "paired bootstrap", "randomisation": "paired approximate randomisation"}[how.test]
         lines.append(f"p: sacreBLEU's {kind} against {against}, {how.samples} samples, seed {how.seed}")
     if any(result.nll_difference is not None for result in comparison.runs):
-        lines.append(f"nll diff.: nats per token, less those of {against}; 95 %: paired bootstrap over sentences")
+        lines.append(
+            f"nll diff.: nats per token, less those of {against}, or the means over the same seeds; 95 %: paired "
+            "bootstrap over sentences"
+        )
     return lines
 
 
@@ -174,6 +181,11 @@ def _csv_columns(comparison: Comparison) -> list[str]:
     return [*columns, *(f"{name}_p_signature" for name in comparison.test_signatures), "note"]
 
 
+def _difference_columns(interval: Interval | None) -> dict[str, float]:
+    names = ("nll_difference", "nll_difference_low", "nll_difference_high")
+    return dict(zip(names, interval or ()))
+
+
 def as_csv(comparison: Comparison) -> str:
     """The same rows unrounded, with the metrics' signatures; ``row`` is ``run`` or ``mean``.
 
@@ -189,13 +201,12 @@ def as_csv(comparison: Comparison) -> str:
     for system in comparison.systems:
         row = _csv_row(comparison, "mean", system.system, system.means)
         deviations = {f"{name}_deviation": value for name, value in system.deviations.items()}
+        row.update(_difference_columns(system.nll_difference))
         writer.writerow({**row, "n": len(system.seeds), "baseline": comparison.baseline, **deviations})
     for result in comparison.runs:
         row = _csv_row(comparison, "run", result.run.system, result.values)
         row.update({f"{name}_p": value for name, value in result.p_values.items()})
         row.update(ppl_low=result.ppl.low, ppl_high=result.ppl.high)
-        if result.nll_difference is not None:
-            value, low, high = result.nll_difference
-            row.update(nll_difference=value, nll_difference_low=low, nll_difference_high=high)
+        row.update(_difference_columns(result.nll_difference))
         writer.writerow({**row, "seed": result.run.seed, "n": 1, "baseline": comparison.baseline, "note": result.note})
     return text.getvalue()

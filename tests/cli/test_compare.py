@@ -97,6 +97,9 @@ def test_output_folder(result):
     assert os.listdir(result.output.parent) == ["out"]
     content = json.loads((result.output / "comparison.json").read_text(encoding="utf-8"))
     row, _, _, without_record, _ = content["runs"]
+    of_base, of_kd = (system["nll_difference"] for system in content["systems"])
+    assert of_base is of_kd is None  # base has no run of the third seed of kd
+    assert set(content["runs"][2]["nll_difference"]) == {"value", "low", "high"}
     assert row["training_provenance"]["commit"] == "7ra1n1n9" and without_record["training_provenance"] is None
     assert row["evaluation"]["provenance"] == PROVENANCE and row["evaluation"]["checkpoint"]["num_updates"] == 7
     assert content["scoring"]["references"]["path"].endswith("references.de.gz")

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from selfkd_fairseq.evaluation.bootstrap import nll_difference
 from selfkd_fairseq.evaluation.comparison import compare
 from selfkd_fairseq.evaluation.errors import ScoringError
 from selfkd_fairseq.evaluation.runs import read_run
@@ -71,6 +73,19 @@ def test_each_run_is_held_against_the_baselines_run_of_its_seed(make):
     assert sum("no run of seed 3" in note for note in comparison.notes) == 1
     assert set(comparison.signatures) == {"bleu", "chrf2", "ter", "bleu_tokenised"}
     assert own.values["bleu"] > tested.values["bleu"] == equal.values["bleu"]
+
+
+def test_seeds_taken_together(make):
+    """Against the means by hand over the seeds of both; a system with a seed that the baseline lacks has none."""
+    base = [make("a", 1), make("a", 2, sums=(2, 2, 8))]
+    ours = [make("b", 1, sums=(2.5, 3.0, 7.1)), make("b", 2, sums=(1.0, 2.0, 8.5))]
+    comparison = compare([*base, *ours, make("c", 1), make("c", 3), make("d", 2)], "test", "a", TextOptions(), HOW)
+    own, together, lacking, single = (system.nll_difference for system in comparison.systems)
+    assert own is lacking is None
+    ours, theirs = np.array([1.75, 2.5, 7.8]), np.array([2.25, 2.5, 8.0])
+    assert together == pytest.approx(nll_difference(ours, theirs, np.array([3, 2, 4]), HOW.samples, HOW.seed))
+    assert together.value == pytest.approx(-0.7 / 9) and together.low < together.value < together.high
+    assert single == comparison.runs[-1].nll_difference
 
 
 def test_pairs_with_other_references_than_those_of_the_output(make):

@@ -63,6 +63,7 @@ def test_text(language_models, translations):
     assert lines[1].split() == "base mean of 2 4.36 ± 0.17 60.5 ± 0.0 0.0312 ± 0.0000".split()
     assert lines[3].split()[:3] == ["base", "1", "4.48"] and len(lines) == 7
     assert lines[5].startswith("a|b\\") and " -0.167  " in lines[5]
+    assert [line.count(" +0.000 to +0.000 ") for line in as_text(translations).splitlines()] == [0, 0, 1, 0, 1]
     assert "p BLEU" in as_text(translations).splitlines()[0]
     assert re.search(r"kd +1 +[\d.]+ +[01]\.\d{4} ", as_text(translations))
     assert "mean of 1" in as_text(translations) and "±" not in as_text(translations)
@@ -81,7 +82,9 @@ def test_csv_holds_unrounded_numbers_and_signatures(language_models, translation
             rows[3][f"{name}_signature"].startswith("nrefs:1|") and "|bs:20|seed:5|" in rows[3][f"{name}_p_signature"]
         )
     assert (float(rows[3]["ppl_low"]), float(rows[3]["ppl_high"])) == result.ppl[1:]
-    assert float(rows[3]["nll_difference"]) == 0 and rows[0]["bleu_deviation"] == ""
+    columns = ("nll_difference", "nll_difference_low", "nll_difference_high")
+    assert all([float(row[name]) for name in columns] == [0, 0, 0] for row in (rows[1], rows[3]))
+    assert rows[0]["nll_difference"] == rows[2]["nll_difference"] == "" and rows[0]["bleu_deviation"] == ""
     of_models = list(csv.DictReader(io.StringIO(as_csv(language_models))))
     assert "bleu" not in of_models[0] and float(of_models[0]["ppl_deviation"]) > 0
     assert of_models[5]["note"] == "base has no run of seed 3: no test" and of_models[5]["system"] == "a|b\\"
