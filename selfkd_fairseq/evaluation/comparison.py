@@ -154,18 +154,20 @@ def _result(
     return RunResult(run, _values(run, ppl, scores), ppl, p_values, difference, note)
 
 
-def _system(results: Sequence[RunResult], references: Sequence[Run | None], how: Resampling) -> SystemResult:
+def _system(pairs: Sequence[tuple[RunResult, Run | None]], how: Resampling) -> SystemResult:
+    """Of the runs of one system, each with the baseline's run of its seed."""
     means, deviations, difference = {}, {}, None
+    results = [result for result, _ in pairs]
     for name in results[0].values:
         values = [result.values[name] for result in results]
         means[name] = statistics.mean(values)
         if len(values) > 1:
             deviations[name] = statistics.stdev(values)
-    paired = [reference for reference in references if reference is not None]
-    if len(paired) == len(results):
+    references = [reference for _, reference in pairs if reference is not None]
+    if len(references) == len(results):
         ours = np.mean([result.run.evaluation.nll for result in results], axis=0)
-        theirs = np.mean([reference.evaluation.nll for reference in paired], axis=0)
-        difference = nll_difference(ours, theirs, paired[0].evaluation.tokens, how.samples, how.seed)
+        theirs = np.mean([reference.evaluation.nll for reference in references], axis=0)
+        difference = nll_difference(ours, theirs, references[0].evaluation.tokens, how.samples, how.seed)
     return SystemResult(results[0].run.system, [result.run.seed for result in results], means, deviations, difference)
 
 
@@ -214,17 +216,13 @@ def compare(runs: Sequence[Run], split: str, baseline: str, options: TextOptions
         _result(run, reference, baseline, translated, index, how)
         for index, (run, reference) in enumerate(zip(runs, references))
     ]
-    systems: dict[str, list[int]] = {}
-    for index, run in enumerate(runs):
-        systems.setdefault(run.system, []).append(index)
+    pairs = list(zip(results, references))
+    systems = list(dict.fromkeys(run.system for run in runs))
     return Comparison(
         split,
         baseline,
         how,
-        [
-            _system([results[i] for i in of_system], [references[i] for i in of_system], how)
-            for of_system in systems.values()
-        ],
+        [_system([pair for pair in pairs if pair[0].run.system == system], how) for system in systems],
         results,
         translated.signatures if translated else {},
         translated.test_signatures if translated else {},

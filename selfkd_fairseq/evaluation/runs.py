@@ -25,8 +25,9 @@ from .training_log import TrainingLog, read_training_log
 
 # Version of evaluate-SPLIT.json that selfkd-evaluate writes and that is read here.
 EVALUATION_FORMAT = 1
-# Where probability may lie: on the target, on its nearest words in the output matrix by rank, on all others.
-WORD_GROUPS = ("target", "nearest", "nearest 2-10", "nearest 11-100", "others")
+# Where probability may lie: the target, its nearest words in the output matrix (first and last rank), all others.
+NEAREST_WORDS = {"nearest": (1, 1), "nearest 2-10": (2, 10), "nearest 11-100": (11, 100)}
+WORD_GROUPS = ("target", *NEAREST_WORDS, "others")
 
 
 class Evaluation(NamedTuple):

@@ -10,15 +10,14 @@ from torch import Tensor
 
 from ..core.options import SelfKDOptions
 from ..core.soft_targets import soft_targets
-from ..core.supports import nearest_words
+from ..core.supports import Support, make_support, nearest_words
 from ..criterions.output_embedding import UnsupportedModelError, find_output_embedding
-from .runs import WORD_GROUPS
+from .runs import NEAREST_WORDS, WORD_GROUPS
 from .trained_embedding import soft_targets_of
 from .trained_model import TrainedModel
 
 __all__ = ["WordShares", "word_shares_of"]
 
-RANKS = ((1, 1), (2, 10), (11, 100))  # of the nearest words, first and last of each group between target and others
 CHUNK_BYTES = 32 << 20  # of one (chunk, V) tensor in float32, but for a large V:
 LEAST_CHUNK = 128
 
@@ -58,7 +57,8 @@ class WordShares:
             rows: (N,) int64, which of them count.
         """
         distinct, inverse = target[rows].unique(return_inverse=True)
-        near = nearest_words(self.weight, distinct, min(RANKS[-1][1], self.weight.size(0) - 1), self.excluded)
+        count = max(last for _, last in NEAREST_WORDS.values())
+        near = nearest_words(self.weight, distinct, min(count, self.weight.size(0) - 1), self.excluded)
         size = max(LEAST_CHUNK, CHUNK_BYTES // (4 * lprobs.size(1)))
         for of_chunk, words in zip(rows.split(size), inverse.split(size)):
             of_model, column = lprobs[of_chunk], target[of_chunk]
@@ -66,20 +66,11 @@ class WordShares:
                 of_model, self.weight, column, self.options, self.excluded, None, self.generator, of_model
             )  # fmt: skip
             of_targets = torch.zeros_like(of_model, dtype=q.probs.dtype).scatter_add_(1, q.indices, q.probs)
+            # Near V the row of a word ends with the word itself and excluded words, which are marked.
+            by_rank = make_support(column, near[words], self.excluded)
             for name, probs in (("soft_targets", of_targets), ("model", of_model.exp())):
-                self.sums[name] += self._by_group(probs, column, near[words])
+                self.sums[name] += _by_group(probs, by_rank)
         self.tokens += rows.numel()
-
-    def _by_group(self, probs: Tensor, target: Tensor, near: Tensor) -> Tensor:
-        """(groups,) sums over the tokens of probs (N, V); ``near``: (N, n) words by rank."""
-        column = target.unsqueeze(1)
-        none = near == column  # near V the row ends with the word itself and excluded words
-        for word in self.excluded:
-            none |= near == word
-        by_rank = probs.gather(1, near).masked_fill(none, 0.0).sum(dim=0, dtype=torch.float64)
-        of_target = probs.gather(1, column).sum(dtype=torch.float64)
-        sums = torch.stack([of_target, *(by_rank[low - 1 : high].sum() for low, high in RANKS)])
-        return torch.cat([sums, (probs.sum(dtype=torch.float64) - sums.sum()).view(1)])
 
     def means(self) -> dict[str, dict[str, float]] | None:
         """Of all batches so far, at least one token.
@@ -91,6 +82,13 @@ class WordShares:
         means = {name: dict(zip(WORD_GROUPS, (sums / self.tokens).tolist())) for name, sums in self.sums.items()}
         numbers = all(math.isfinite(share) for groups in means.values() for share in groups.values())
         return means if numbers else None
+
+
+def _by_group(probs: Tensor, by_rank: Support) -> Tensor:
+    """(groups,) sums over the tokens of probs (N, V); ``by_rank``: the target of each and its nearest words."""
+    of_ranks = probs.gather(1, by_rank.indices).masked_fill(~by_rank.valid, 0.0).sum(dim=0, dtype=torch.float64)
+    sums = torch.stack([of_ranks[0], *(of_ranks[first : last + 1].sum() for first, last in NEAREST_WORDS.values())])
+    return torch.cat([sums, (probs.sum(dtype=torch.float64) - sums.sum()).view(1)])
 
 
 def word_shares_of(trained: TrainedModel) -> WordShares | None:

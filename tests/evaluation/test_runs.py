@@ -115,10 +115,7 @@ def changed(**parts):
                 ([[]], "bin 0 of the calibration.tokens is missing"),
                 ([*bins(0.1), {"from": 0}], "bin 1 of the calibration.tokens is missing"),
                 ([{**bins(0.1)[0], "tokens": 1e999}], "bin 0 of the calibration.tokens is missing or of a wrong type"),
-                (
-                    [{**bins(0.1)[0], "accuracy": "0.5"}],
-                    "bin 0 of the calibration.accuracy is missing",
-                ),
+                ([{**bins(0.1)[0], "accuracy": "0.5"}], "bin 0 of the calibration.accuracy is missing"),
                 ([{**bins(0.1)[0], "confidence": math.nan}], "bin 0 of the calibration.confidence is nan"),
                 ([{**bins(0.1)[0], "to": 10**400}], "bin 0 of the calibration.to is too large"),
             ]
