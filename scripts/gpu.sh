@@ -8,10 +8,11 @@
 #   WHEELS=DIR      take fairseq, what it needs, and pytest, hypothesis and coverage from there, no network
 #   MULTI30K=DIR    what scripts/prepare_multi30k.sh made, PTB=DIR what scripts/prepare_ptb.sh made; without them the parts
 #                   that read them are passed over, with a line
+#   NAMES, SEEDS, JOBS  of the study: rows of search.tsv, their seeds, trainings at a time (seven rows, 1 2 3, 14)
 #   SECONDS_IN_ALL  end after so many (default 520); what was cut off goes on when the same command is given again
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-usage() { sed -n '2,11s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '2,12s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 output='' dry_run='' parts=()
 for argument in "$@"; do
@@ -110,14 +111,25 @@ run_trainings() {
     if [ -z "${MULTI30K:-}${PTB:-}" ]; then echo "[gpu] trainings: neither MULTI30K nor PTB is given, passed over"; fi
 }
 
-# The rows of the search on Multi30k, side by side on the one GPU.
+# The study on Multi30k, its trainings side by side: they share the one GPU by NVIDIA's MPS, and the host's cores.
 run_study() {
     if [ -z "${MULTI30K:-}" ]; then
         echo "[gpu] study: MULTI30K is not given, passed over"
         return
     fi
-    step study bash -c 'cut -f 1 "$1/search.tsv" | grep -v "^#" | xargs -P 6 -I NAME env NAMES=NAME bash "$1/search.sh" "$2" "$3"' \
-        study "$root/examples/translation/multi30k" "$MULTI30K" "$output/runs"
+    local multi30k=$root/examples/translation/multi30k split
+    if [ -z "$dry_run" ] && command -v nvidia-cuda-mps-control >/dev/null; then
+        CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
+        export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+        nvidia-cuda-mps-control -d && trap 'echo quit | nvidia-cuda-mps-control' EXIT
+    fi
+    step study env OMP_NUM_THREADS=1 SPLITS='valid test' JOBS="${JOBS:-14}" SEEDS="${SEEDS:-1 2 3}" \
+        NAMES="${NAMES:-label_smoothing both both_shuffled_rows both_alone cross_entropy predicted rdrop_1}" \
+        bash "$multi30k/search.sh" "$MULTI30K" "$output/runs"
+    for split in valid test; do
+        step "study-$split" bash -c 'python -m selfkd_fairseq.cli.compare "$1"/*/* --gen-subset "$2" --baseline label_smoothing \
+            --references "$3"/raw/"$2".de --lowercase --output "$4"' compare "$output/runs" "$split" "$MULTI30K" "$output/study-$split"
+    done
 }
 
 setup

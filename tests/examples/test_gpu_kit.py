@@ -7,10 +7,12 @@ import pytest
 
 from tests.fairseq_setup import ROOT
 
+UNSET = ("MULTI30K", "PTB", "WHEELS", "NAMES", "SEEDS", "JOBS")
+
 
 def gpu(*arguments, **environment):
     command = ["bash", str(ROOT / "scripts" / "gpu.sh"), *map(str, arguments)]
-    kept = {name: value for name, value in os.environ.items() if name not in ("MULTI30K", "PTB", "WHEELS")}
+    kept = {name: value for name, value in os.environ.items() if name not in UNSET}
     return subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True)
 
 
@@ -21,7 +23,7 @@ def test_a_dry_run_names_every_command_and_leaves_nothing(tmp_path):
     names = [line.split(":")[0].split()[1] for line in done.stdout.splitlines()]
     assert names == [
         "tests", "benchmark-float16", "benchmark-bfloat16", "benchmark-float32",
-        "multi30k-fp16", "ptb-fp16", "multi30k-amp", "ptb-amp", "multi30k-bf16", "study",
+        "multi30k-fp16", "ptb-fp16", "multi30k-amp", "ptb-amp", "multi30k-bf16", "study", "study-valid", "study-test",
     ]  # fmt: skip
     assert all("--device cuda" in line for line in done.stdout.splitlines() if line.startswith("[gpu] benchmark"))
     assert not output.exists() and not (ROOT / ".venv-gpu").exists()
@@ -36,6 +38,17 @@ def test_parts_are_picked_and_those_without_data_say_so(tmp_path):
     ]
     ptb = gpu(tmp_path / "out", "trainings", "--dry-run", PTB="/data/ptb").stdout.splitlines()
     assert [line.split(":")[0] for line in ptb] == ["[gpu] ptb-fp16", "[gpu] ptb-amp"]
+
+
+def test_the_study_can_be_cut(tmp_path):
+    done = gpu(tmp_path / "out", "study", "--dry-run", MULTI30K="/data", NAMES="both both_alone", SEEDS="4", JOBS="2")
+    study = done.stdout.splitlines()[0].replace("\\", "")
+    assert "JOBS=2 SEEDS=4 NAMES=both both_alone bash" in study
+    assert study.endswith(f"/search.sh /data {tmp_path}/out/runs")
+    with open(ROOT / "examples" / "translation" / "multi30k" / "search.tsv") as rows:
+        names = {line.split("\t")[0] for line in rows}
+    usual = gpu(tmp_path / "out", "study", "--dry-run", MULTI30K="/data").stdout.splitlines()[0].replace("\\", "")
+    assert {*usual.split("NAMES=")[1].split(" bash ")[0].split()} <= names
 
 
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("out", "--fast"), ("out", "other")])

@@ -1,52 +1,40 @@
 #!/usr/bin/env bash
-# Train and validate forms of the method on Multi30k, one after the other: search.sh PREPARED RUNS [flags of fairseq-train]
-#   PREPARED  the folder that selfkd-prepare made (it holds bin, tok and raw)
-#   RUNS      one folder RUNS/NAME/SEED for each row of search.tsv, as selfkd-compare reads them
-#   ROWS      in the environment: another file of rows (a line each: name, tab, flags of fairseq-train)
-#   NAMES     in the environment: names of the rows to run (all)
-#   SEEDS     in the environment: of each row (1)
-# 40 epochs; of the best checkpoint and of the mean of the last five likelihood and calibration on the validation set, and
-# BLEU of the mean. Given again, it goes on where it was cut off. The test set is not looked at.
+# Train and evaluate systems on Multi30k: search.sh PREPARED RUNS [flags of fairseq-train]
+#   PREPARED     the folder that selfkd-prepare made (it holds bin, tok and raw)
+#   RUNS         one folder RUNS/NAME/SEED for each row of search.tsv, as selfkd-compare reads them
+# In the environment:
+#   ROWS         another file of rows (a line each: name, tab, flags of fairseq-train)
+#   NAMES        names of the rows to run (all)
+#   SEEDS        of each row (1)
+#   JOBS         trainings at a time (1)
+#   SPLITS       which splits of the data are looked at (valid)
+#   LAST_EPOCHS  whose mean is taken (5)
+# 40 epochs; of the mean of the last epochs likelihood, calibration and translations, of the best checkpoint likelihood on the
+# validation set. Given again, it goes on where it was cut off.
 set -euo pipefail
 if [ $# -lt 2 ]; then
-    sed -n '2,9s/^# //p' "$0" >&2
+    sed -n '2,13s/^# //p' "$0" >&2
     exit 2
 fi
-prepared=$(realpath -s "$1") runs=$(realpath -ms "$2")
-shift 2
+data=$(realpath -s "$1")/bin
+last_epochs=${LAST_EPOCHS:-5}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../../.." && pwd)
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-cpu=()
-for flag in "$@"; do
-    if [ "$flag" = --cpu ]; then cpu=(--cpu); fi
-done
+source "$here/../../search_common.sh"
 
-# validate CHECKPOINT RESULTS [translate]
-validate() {
-    rm -rf "$2.unfinished"
-    python -m selfkd_fairseq.cli.evaluate "$prepared/bin" --path "$1" --gen-subset valid --results-path "$2.unfinished" \
-        ${cpu[@]+"${cpu[@]}"}
-    if [ "${3:-}" = translate ]; then
-        fairseq-generate "$prepared/bin" --user-dir "$root/selfkd_fairseq" --path "$1" --gen-subset valid --beam 5 --lenpen 1 \
-            --remove-bpe --max-tokens 4096 --required-batch-size-multiple 1 --results-path "$2.unfinished" ${cpu[@]+"${cpu[@]}"}
+train_and_evaluate() {
+    local split=$1 run=$2 seed=$3 flags=$4 checkpoints=$2/checkpoints
+    shift 4
+    if [ ! -e "$checkpoints/average.pt" ]; then
+        # shellcheck disable=SC2086  # a row holds several flags
+        bash "$here/train.sh" label_smoothing "$data" "$checkpoints" --seed "$seed" --log-file "$run/log.json" --max-epoch 40 \
+            --keep-last-epochs "$last_epochs" --required-batch-size-multiple 1 --best-checkpoint-metric nll_loss $flags "$@"
+        python -m selfkd_fairseq.cli.average_checkpoints --last-epochs "$last_epochs" "$checkpoints" --output "$checkpoints/average.pt"
     fi
-    mv "$2.unfinished" "$2"
+    if [ "$split" = valid ]; then evaluate valid "$checkpoints/checkpoint_best.pt" "$run/best"; fi
+    evaluate "$split" "$checkpoints/average.pt" "$run/results.unfinished"
+    fairseq-generate "$data" --user-dir "$root/selfkd_fairseq" --path "$checkpoints/average.pt" --gen-subset "$split" \
+        --beam 5 --lenpen 1 --remove-bpe --max-tokens 4096 --required-batch-size-multiple 1 \
+        --results-path "$run/results.unfinished" ${cpu[@]+"${cpu[@]}"}
 }
 
-while IFS=$'\t' read -r -u 3 name flags; do
-    case $name in '' | \#*) continue ;; esac
-    if [ -n "${NAMES:-}" ] && ! [[ " $NAMES " == *" $name "* ]]; then continue; fi
-    for seed in ${SEEDS:-1}; do
-        run=$runs/$name/$seed
-        if [ -d "$run/results" ]; then continue; fi
-        echo "[search] $name, seed $seed: $flags"
-        # shellcheck disable=SC2086  # a row holds several flags
-        bash "$here/train.sh" label_smoothing "$prepared/bin" "$run/checkpoints" --seed "$seed" --log-file "$run/log.json" --max-epoch 40 \
-            --required-batch-size-multiple 1 --best-checkpoint-metric nll_loss $flags "$@"
-        python -m selfkd_fairseq.cli.average_checkpoints --last-epochs 5 "$run/checkpoints" --output "$run/checkpoints/average.pt"
-        rm -rf "$run/best"
-        validate "$run/checkpoints/checkpoint_best.pt" "$run/best"
-        validate "$run/checkpoints/average.pt" "$run/results" translate
-    done
-done 3< "${ROWS:-$here/search.tsv}"
+search "$@"
