@@ -5,13 +5,13 @@ where every word does. Equations: ``docs/method.md``. The loop over the chunks, 
 of h, W and b: :mod:`.fused_linear_loss`.
 """
 
-from typing import Any, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Optional, Sequence, Tuple, Type
 
 import torch
 from torch import Tensor
 
 from .arguments import word_ids, word_mask
-from .compiled_rows import compiled, read_rows, write_rows
+from .compiled_rows import Sums, compiled, read_rows, write_rows
 from .fused_divergence import (
     Chunk,
     DivergenceInputs,
@@ -23,31 +23,9 @@ from .fused_divergence import (
     sparse_terms,
 )
 from .options import SelfKDOptions
-from .supports import SUPPORTS
+from .supports import SUPPORTS, largest
 
-__all__ = ["ChunkPasses", "Sums", "make_passes"]
-
-
-class Sums(NamedTuple):
-    """What is summed over the tokens that count, in float32 or better: of the tokens of a chunk, then in all.
-
-    Attributes:
-        nll: (C,) or () negative log-likelihood of the target, in nats.
-        lse: (C,) or () logsumexp of the logits.
-        n_correct: (C,) or () 1 where the most probable word is the target.
-        skd_loss: (C,) or () T^2 KL(q || pT), in nats.
-        target_prob: (C,) or () q of the target.
-        entropy: (C,) or () of q, in nats.
-        measure: (C,) or () sum of the distances (or cosines) of the target and every other word of the support.
-    """
-
-    nll: Tensor
-    lse: Tensor
-    n_correct: Tensor
-    skd_loss: Tensor
-    target_prob: Tensor
-    entropy: Tensor
-    measure: Tensor
+__all__ = ["ChunkPasses", "make_passes"]
 
 
 class ChunkPasses:
@@ -74,10 +52,10 @@ class ChunkPasses:
             tokens: which of the N.
 
         Returns:
-            :class:`Sums` of each token, (C,), in nats, of those that do not count too; () int64, the number of pairs
-            (see :class:`~.fused_divergence.Terms`); and ``scale`` times dL/dz (C, V) in the dtype of the features, but
-            for what L_CE takes from every word alike. The last holds nothing where no gradient is wanted. No autograd
-            history.
+            :class:`~.compiled_rows.Sums` of each token, (C,), in nats, of those that do not count too; () int64, the
+            number of pairs (see :class:`~.fused_divergence.Terms`); and ``scale`` times dL/dz (C, V) in the dtype of
+            the features, but for what L_CE takes from every word alike. The last holds nothing where no gradient is
+            wanted. No autograd history.
         """
         raise NotImplementedError
 
@@ -98,8 +76,7 @@ class ChunkPasses:
             aside = torch.cat([aside, column], dim=1)
         kept = z.gather(1, aside)
         z.scatter_(1, aside, -float("inf"))
-        # For one word max, as in the reference: of equal logits it takes the same one as argmax.
-        best, words = z.max(dim=1, keepdim=True) if options.support_size == 1 else z.topk(options.support_size, dim=1)
+        best, words = largest(z, options.support_size)  # one word is that of argmax, as in the reference
         z.scatter_(1, aside, kept)
         candidates = torch.cat([best[:, :1], kept], dim=1)
         candidate_words = torch.cat([words[:, :1], aside], dim=1)
@@ -122,12 +99,13 @@ class _Eager(ChunkPasses):
         if self.inputs.options.support == "predicted":
             best_logit, best_word, predicted = self._predicted(z, column)
         else:
-            best_logit, best_word = z.max(dim=1)
-        torch.softmax(z, dim=1, dtype=self.dtype, out=probs)
+            best_logit, best_word = (x.squeeze(1) for x in largest(z, 1))
         best_logit, target_logit = (x.to(self.dtype) for x in (best_logit, z.gather(1, column).squeeze(1)))
+        logits = self.divergence.prepared(z, best_logit)
+        torch.softmax(logits, dim=1, dtype=self.dtype, out=probs)
         # logsumexp less the largest logit: of differences, so that an offset of all logits costs no precision.
         excess = -probs.gather(1, best_word.unsqueeze(1)).squeeze(1).log()
-        chunk = Chunk(tokens, z, probs, best_logit, best_word, excess, predicted, self.inputs.kept(tokens))
+        chunk = Chunk(tokens, logits, probs, best_logit, best_word, excess, predicted, self.inputs.kept(tokens))
         term = self.divergence.add(chunk, self.wants_gradient)
         dz = probs
         if self.wants_gradient:
@@ -168,9 +146,9 @@ def sparse_rows(
         scale: of dL/dz.
 
     Returns:
-        :class:`Sums` of each token, (C,), in nats, no sums; () int64, the number of pairs; (C, K), ``scale`` times
-        dL/dz of ``words.shares_of``; (C,), exp(z less this) is ``scale`` times dL/dz of all other words. In the dtype
-        of ``weights``; no gradient flows.
+        :class:`~.compiled_rows.Sums`, in nats, of each token, no sums; () int64, the number of pairs; (C, K), ``scale``
+        times dL/dz of ``words.shares_of``; (C,), exp(z less this) is ``scale`` times dL/dz of all other words. In the
+        dtype of ``weights``; no gradient flows.
     """
     (best_logit, _, excess), (alpha, on_target) = read, weights.unbind()
     term = sparse_terms(words, best_logit, excess, keep, alpha, options, excluded)
@@ -196,9 +174,9 @@ class _CompiledSparse(ChunkPasses):
         options = self.inputs.options
         is_found = options.support_size == 1 and options.normalise == "vocabulary"
         self.predicts = options.support == "predicted" and not is_found
-        self.left_out: Optional[Tensor] = None
-        if options.support == "predicted" and is_found:
-            self.left_out = word_mask(self.excluded_ids, self.inputs.weight.size(0))
+        self.unpredicted: Optional[Tuple[Tensor, Tensor]] = None
+        if options.support == "predicted" and is_found and self.inputs.excluded:
+            self.unpredicted = self.excluded_ids, word_mask(self.excluded_ids, self.inputs.weight.size(0))
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, SparseDivergence)
@@ -206,7 +184,7 @@ class _CompiledSparse(ChunkPasses):
         keep = None if keep is None else keep.clone()  # a compiler would tell views by where they begin
         column = inputs.target[tokens].unsqueeze(1)
         predicted = self._predicted(z, column)[2] if self.predicts else None
-        best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, self.left_out, self.dtype)
+        best_logit, best_word, excess, best_allowed = compiled(read_rows)(z, self.unpredicted, self.dtype)
         read = best_logit, best_word, excess
         predicted = best_allowed if predicted is None else predicted
         words = self.divergence.words_of(Chunk(tokens, z, None, *read, predicted, keep))
@@ -229,10 +207,7 @@ class _CompiledFull(ChunkPasses):
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         assert isinstance(self.divergence, FullDivergence)
-        terms, num_pairs, dz = self.divergence.add_compiled(z, tokens, self.weights, self.scale, self.wants_gradient)
-        correct = (terms.best_word == self.inputs.target[tokens]).to(self.dtype)
-        of_tokens = Sums(terms.nll, terms.lse, correct, terms.loss, terms.target_prob, terms.entropy, terms.measure)
-        return of_tokens, num_pairs, dz
+        return self.divergence.add_compiled(z, tokens, self.weights, self.scale, self.wants_gradient)
 
 
 def make_passes(inputs: DivergenceInputs, on_target: float, scale: float, wants_gradient: bool) -> ChunkPasses:

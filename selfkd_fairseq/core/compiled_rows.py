@@ -18,7 +18,29 @@ from .geometry import SIMILARITIES, Products
 from .options import SelfKDOptions
 from .soft_targets import Shuffle
 
-__all__ = ["FullRows", "FullTerms", "can_compile", "compiled", "full_rows", "read_rows", "write_rows"]
+__all__ = ["FullRows", "Sums", "can_compile", "compiled", "full_rows", "read_rows", "write_rows"]
+
+
+class Sums(NamedTuple):
+    """What is summed over the tokens that count, in float32 or better: of the tokens of a chunk, then in all.
+
+    Attributes:
+        nll: (C,) or () negative log-likelihood of the target, in nats.
+        lse: (C,) or () logsumexp of the logits.
+        n_correct: (C,) or () 1 where the most probable word is the target.
+        skd_loss: (C,) or () T^2 KL(q || pT), in nats.
+        target_prob: (C,) or () q of the target.
+        entropy: (C,) or () of q, in nats.
+        measure: (C,) or () sum of the distances (or cosines) of the target and every other word of the support.
+    """
+
+    nll: Tensor
+    lse: Tensor
+    n_correct: Tensor
+    skd_loss: Tensor
+    target_prob: Tensor
+    entropy: Tensor
+    measure: Tensor
 
 
 # inductor would write down what is long to compute or read often; to compute it anew costs a GPU less than to read it.
@@ -80,26 +102,39 @@ def _largest(logits: Tensor, words: Tensor) -> Tuple[Tensor, Tensor, Tensor, Ten
     return best_logit, best_word, below_best, below_best.exp().sum(dim=1).log()
 
 
-def read_rows(z: Tensor, left_out: Optional[Tensor], dtype: torch.dtype) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+def read_rows(
+    z: Tensor, excluded: Optional[Tuple[Tensor, Tensor]], dtype: torch.dtype
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the loss wants to know of the logits of C tokens.
+
+    Of the words that may be predicted by one maximum and one sum over all, to which those of the few others are added.
 
     Args:
         z: (C, V), any float dtype.
-        left_out: (V,) bool, words that are not to be predicted; None: nothing is.
+        excluded: words that are not to be predicted, (E,) int64 in rising order, E at least 1, and (V,) bool that
+            marks them; None: there is none.
         dtype: to compute in, float32 or float64.
 
     Returns:
         The largest logit (C,), its word (C,) int64, logsumexp less the largest logit (C,) in nats, no sum over tokens,
-        and the most probable word of those that are not left out (C, 1) int64.
+        and the most probable word of those that are not excluded (C, 1) int64.
     """
     words = torch.arange(z.size(1), device=z.device)
     logits = z.to(dtype)
-    best_logit, best_word, _, excess = _largest(logits, words)
-    predicted = best_word
-    if left_out is not None:
-        allowed = logits.masked_fill(left_out, -math.inf)
-        predicted = _first(words, ~left_out & (allowed == allowed.amax(dim=1, keepdim=True)))
-    return best_logit, best_word, excess, predicted.unsqueeze(1)
+    if excluded is None:
+        best_logit, best_word, _, excess = _largest(logits, words)
+        return best_logit, best_word, excess, best_word.unsqueeze(1)
+    ids, left_out = excluded
+    allowed, others = logits.masked_fill(left_out, -math.inf), logits.index_select(1, ids)
+    best_allowed, best_other = allowed.amax(dim=1), others.amax(dim=1)
+    predicted = _first(words, ~left_out & (allowed == best_allowed.unsqueeze(1)))
+    other = torch.where(others == best_other.unsqueeze(1), ids, words.numel() - 1).amin(dim=1)
+    is_other = (best_other > best_allowed) | ((best_other == best_allowed) & (other < predicted))
+    best_logit = torch.maximum(best_allowed, best_other)
+    sum_of_allowed = (allowed - best_allowed.unsqueeze(1)).exp().sum(dim=1) * (best_allowed - best_logit).exp()
+    sum_of_allowed = torch.where(best_allowed == -math.inf, 0.0, sum_of_allowed)
+    excess = (sum_of_allowed + (others - best_logit.unsqueeze(1)).exp().sum(dim=1)).log()
+    return best_logit, torch.where(is_other, other, predicted), excess, predicted.unsqueeze(1)
 
 
 def write_rows(z: Tensor, shift: Tensor) -> None:
@@ -137,28 +172,6 @@ class FullRows(NamedTuple):
     paired: bool = False
 
 
-class FullTerms(NamedTuple):
-    """Of C tokens, in nats where it is a logarithm.
-
-    Attributes:
-        nll: (C,) negative log-likelihood of the targets.
-        lse: (C,) logsumexp of the logits.
-        loss: (C,) T^2 KL(q || pT).
-        target_prob: (C,) q of the target.
-        entropy: (C,) of q.
-        measure: (C,) sum of the distances (or cosines) of the target and every other word of its support.
-        best_word: (C,) int64, the most probable one.
-    """
-
-    nll: Tensor
-    lse: Tensor
-    loss: Tensor
-    target_prob: Tensor
-    entropy: Tensor
-    measure: Tensor
-    best_word: Tensor
-
-
 def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Scores (C, V) of every word, what to take from them (C, 1), and the sum of the measures of the others (C,).
 
@@ -192,7 +205,7 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: T
 def full_rows(
     z: Tensor, rows: FullRows, options: SelfKDOptions, weights: Tensor, scale: float, wants_gradient: bool,
     out: Optional[Tensor] = None,
-) -> FullTerms:  # fmt: skip
+) -> Sums:  # fmt: skip
     """Loss and gradient where every word shares probability; ``z``, or ``out``, becomes ``scale`` times dL/dz.
 
     Every row is read three times: for the largest logit, for all sums, and where the gradient is written. So q is not
@@ -208,7 +221,7 @@ def full_rows(
         out: (C, V) in the dtype of ``z``, overwritten with it: where rows are paired each is read for two tokens.
 
     Returns:
-        :class:`FullTerms`, in the dtype of ``weights``: in nats, of each token, no sums.
+        :class:`Sums` of each token, (C,), in nats, in the dtype of ``weights``.
     """
     temperature = options.student_temperature
     logits = z.to(weights.dtype)
@@ -253,4 +266,5 @@ def full_rows(
             softened = (below_best / temperature - excess_softened.unsqueeze(1)).exp()
             dz = (1.0 - alpha) * p + alpha * temperature * (softened - q)
         (z if out is None else out).copy_(scale * torch.where(of_target, dz - on_target, dz))
-    return FullTerms(excess - below_of_target, excess + best_logit, loss, target_prob, entropy, measure, best_word)
+    n_correct = (best_word == rows.target).to(excess.dtype)
+    return Sums(excess - below_of_target, excess + best_logit, n_correct, loss, target_prob, entropy, measure)

@@ -12,8 +12,8 @@ from typing import NamedTuple, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
-from .compiled_rows import FullTerms, compiled, full_rows
-from .fused_full_targets import FullTargets
+from .compiled_rows import Sums, compiled, full_rows
+from .fused_full_targets import FullTargets, expectations
 from .geometry import SIMILARITIES
 from .half_products import product
 from .options import SelfKDOptions
@@ -21,7 +21,6 @@ from .soft_targets import (
     effective_temperature,
     entropy,
     make_shuffle,
-    of_partners,
     shuffled_words,
     sparse_soft_targets,
 )
@@ -95,7 +94,7 @@ class Chunk(NamedTuple):
 
     Attributes:
         tokens: which of the N.
-        z: (C, V) logits, in the dtype of the features; may be overwritten.
+        z: (C, V) logits, as :meth:`Divergence.prepared` leaves them; may be overwritten.
         probs: (C, V) softmax of them, float32 or better as all that follows; becomes dL/dz but for what L_CE takes
             from it. None in compiled passes, which write no such tensor.
         best_logit: (C,) the largest.
@@ -150,6 +149,18 @@ class Divergence:
     def share_of_probs(self) -> float:
         """Of p in dL/dz where a sparse support adds nothing; the target's label-smoothed share is left out."""
         return 1.0 - self.inputs.alpha if self.inputs.options.normalise == "support" else 1.0
+
+    def prepared(self, z: Tensor, best_logit: Tensor) -> Tensor:
+        """The logits as :meth:`add` wants them, before the softmax is taken of them.
+
+        Args:
+            z: (C, V) in the dtype of the features; may be overwritten, but not where that is of half precision.
+            best_logit: (C,) the largest, float32 or better.
+
+        Returns:
+            (C, V): ``z`` itself, or with ``full`` ``z`` less the largest, in the dtype of ``best_logit``.
+        """
+        return z
 
     def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
         """Sums of a chunk. With the support ``full`` ``chunk.probs`` become (1 - alpha) p + alpha dL_SKD/dz.
@@ -246,7 +257,8 @@ class SparseDivergence(Divergence):
             )  # fmt: skip
             self.words = words_of(choice)
         embedding = inputs.embedding
-        self.temperature = effective_temperature(embedding, options) if options.reads_embedding else None
+        temperature = compiled(effective_temperature) if inputs.compiled else effective_temperature
+        self.temperature = temperature(embedding, options) if options.reads_embedding else None
         self.centre = SIMILARITIES[options.similarity].measure.centre(embedding) if options.reads_embedding else None
         self.shuffle = make_shuffle(options, embedding.size(0), inputs.excluded, embedding.device)
 
@@ -319,10 +331,23 @@ class FullDivergence(Divergence):
         self.gradient = None
         if inputs.paired and inputs.compiled:  # the logits of a token are read for the other pass, too
             self.gradient = torch.empty(shape, dtype=inputs.weight.dtype, device=device)
-        elif inputs.teacher_features is not None or inputs.paired:
+        if inputs.teacher_features is not None:
             # Compiled passes read them as they read those of the model; the others work on them in place.
             dtype = inputs.weight.dtype if inputs.compiled else inputs.dtype
             self.teacher_logits = torch.empty(shape, dtype=dtype, device=device)
+
+    def prepared(self, z: Tensor, best_logit: Tensor) -> Tensor:
+        """See :meth:`Divergence.prepared`: a sum over V words of large logits would lose what tells them apart.
+
+        Args:
+            z: (C, V) in the dtype of the features; overwritten, but not where that is of half precision.
+            best_logit: (C,) the largest, float32 or better.
+
+        Returns:
+            (C, V), ``z`` less the largest.
+        """
+        out = z if self.below_best is None else self.below_best[: z.size(0)]
+        return torch.sub(z, best_logit.unsqueeze(1), out=out)
 
     def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
         """See :meth:`Divergence.add`.
@@ -334,29 +359,26 @@ class FullDivergence(Divergence):
         Returns:
             :class:`Terms` of the chunk.
         """
-        inputs, temperature, length = self.inputs, self.student_temperature, chunk.z.size(0)
+        inputs, temperature, below_best = self.inputs, self.student_temperature, chunk.z
         assert chunk.probs is not None
-        teacher_logits = self._teacher_logits(chunk.z, chunk.tokens)
-        q = self.targets.chunk(inputs.target[chunk.tokens], teacher_logits, chunk.keep)
-        # Less the largest logit first: a sum over V words of large logits would lose what tells them apart.
-        out = chunk.z if self.below_best is None else self.below_best[:length]
-        below_best = torch.sub(chunk.z, chunk.best_logit.unsqueeze(1), out=out)
-        expected = torch.bmm(q.probs.unsqueeze(1), below_best.unsqueeze(2)).view(-1)
+        q = self.targets.chunk(inputs.target[chunk.tokens], self._teacher_logits(below_best, chunk.tokens), chunk.keep)
         excess, softened = chunk.excess, None
         if self.softened is not None:
-            softened = torch.softmax(below_best.div_(temperature), dim=1, out=self.softened[:length])
+            below_best.div_(temperature)
+            softened = torch.softmax(below_best, dim=1, out=self.softened[: below_best.size(0)])
             excess = -softened.gather(1, chunk.best_word.unsqueeze(1)).squeeze(1).log()
+        expected = expectations(q.probs, below_best)
         if wants_gradient and inputs.alpha > 0:
             if softened is None:
                 chunk.probs.sub_(q.probs, alpha=inputs.alpha)
             else:
                 chunk.probs.mul_(1.0 - inputs.alpha).add_(softened.sub_(q.probs), alpha=inputs.alpha * temperature)
-        loss = temperature**2 * (excess - expected / temperature - q.entropy)
+        loss = temperature**2 * (excess - expected - q.entropy)
         return Terms(loss, q.target_prob, q.entropy, q.measure, q.num_pairs)
 
     def add_compiled(
         self, z: Tensor, tokens: slice, weights: Tensor, scale: float, wants_gradient: bool
-    ) -> Tuple[FullTerms, Tensor, Tensor]:
+    ) -> Tuple[Sums, Tensor, Tensor]:
         """As :meth:`add`, and all else that the loss wants to know of a chunk, in compiled passes.
 
         Args:
@@ -367,8 +389,8 @@ class FullDivergence(Divergence):
             wants_gradient: whether it is.
 
         Returns:
-            :class:`~.compiled_rows.FullTerms`, in nats, of each token, no sums; () int64 the number of pairs; and
-            (C, V) ``scale`` times dL/dz, if the gradient is wanted.
+            :class:`~.compiled_rows.Sums`, in nats, of each token, no sums; () int64 the number of pairs; and (C, V)
+            ``scale`` times dL/dz, if the gradient is wanted.
         """
         target = self.inputs.target[tokens].clone()  # a compiler would tell views by where they begin
         teacher_logits = self._teacher_logits(z, tokens)
@@ -378,18 +400,22 @@ class FullDivergence(Divergence):
         return terms, self.targets.num_pairs(target, self.inputs.kept(tokens)), z if dz is None else dz
 
     def _teacher_logits(self, z: Tensor, tokens: slice) -> Optional[Tensor]:
-        """z0 (C, V) of the teacher ``self``; None where there is none. Of pairs compiled passes find it in z itself."""
+        """z0 (C, V) of the teacher ``self``, of pairs z itself; None where there is none.
+
+        For passes that are not compiled they are in the dtype of the computation, and less the largest of each token.
+        """
         inputs = self.inputs
-        if self.teacher_logits is None:
-            return None if self.gradient is None else z
-        logits = self.teacher_logits[: z.size(0)]
         if inputs.paired:
-            return of_partners(z, logits)
+            return z
+        if self.teacher_logits is None:
+            return None
         assert inputs.teacher_features is not None
-        if logits.dtype == inputs.weight.dtype:
+        logits = self.teacher_logits[: z.size(0)]
+        if inputs.compiled:
             return project(inputs.teacher_features[tokens], inputs.weight, inputs.bias, logits)
         bias = None if inputs.bias is None else inputs.bias.to(inputs.dtype)
-        return product(logits, inputs.teacher_features[tokens], inputs.weight.t(), bias)
+        product(logits, inputs.teacher_features[tokens], inputs.weight.t(), bias)
+        return logits.sub_(logits.amax(dim=1, keepdim=True))
 
 
 def project(features: Tensor, weight: Tensor, bias: Optional[Tensor], out: Tensor) -> Tensor:

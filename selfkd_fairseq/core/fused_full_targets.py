@@ -18,8 +18,24 @@ from .geometry import SIMILARITIES, Products
 from .half_products import product
 from .options import SelfKDOptions
 from .soft_targets import effective_temperature, make_shuffle
+from .supports import largest
 
-__all__ = ["FullChunk", "FullTargets"]
+__all__ = ["FullChunk", "FullTargets", "expectations"]
+
+
+def expectations(probs: Tensor, values: Tensor) -> Tensor:
+    """Sums over the words of probabilities times values.
+
+    Args:
+        probs: (C, V).
+        values: (C, V), of the same dtype; overwritten, perhaps.
+
+    Returns:
+        (C,); no gradient flows.
+    """
+    if numbers_at_hand(values):  # on a CPU twice as fast as products of rows
+        return values.mul_(probs).sum(dim=1)
+    return torch.bmm(probs.unsqueeze(1), values.unsqueeze(2)).view(-1)
 
 
 class FullChunk(NamedTuple):
@@ -105,28 +121,44 @@ class FullTargets:
 
         Args:
             target: (C,) int64; on a CPU in order, so that equal ones are neighbours. C is at most the chunk size.
-            teacher_logits: (C, V) in the dtype of q, for the teacher ``self``, else None; overwritten.
+            teacher_logits: (C, V) in the dtype of q, less the largest of each token, for the teacher ``self``, else
+                None; overwritten, but if ``paired``, where rows 2 i and 2 i + 1 are each other's.
             keep: (C,) bool, False for tokens whose pairs do not count; None: all do.
 
         Returns:
             :class:`FullChunk`; its ``probs`` are good until the next call.
         """
         pairs = self.num_pairs(target, keep)
-        if teacher_logits is not None:
-            teacher_logits.div_(self.options.student_temperature)
-            if self.products is None:
-                return self._of_tokens(teacher_logits, target, torch.zeros_like(teacher_logits[:, 0]), pairs)
-        words, inverse = target, None
-        if numbers_at_hand(target):
-            words, inverse = target.unique_consecutive(return_inverse=True)
+        words, inverse = target[::2] if self.paired else target, None
+        if numbers_at_hand(target) and self.products is not None:
+            words, inverse = words.unique_consecutive(return_inverse=True)
         rows, measure = self._rows(words)
-        if teacher_logits is not None:
-            of_tokens = self._spread(rows, inverse, self.buffers[1])
-            scores = teacher_logits.add_(of_tokens, alpha=self.options.embedding_weight)
-            return self._of_tokens(scores, target, self._spread(measure, inverse), pairs)
-        probs, *of_words = self._distribution(rows, words, self.buffers[1][: words.numel()])
-        target_prob, entropy, measure = (self._spread(x, inverse) for x in (*of_words, measure))
-        return FullChunk(self._spread(probs, inverse, self.buffers[0]), target_prob, entropy, measure, pairs)
+        if teacher_logits is None:
+            rows = rows.zero_() if self.products is None else rows
+            probs, *of_words = self._distribution(rows, words, self.buffers[1][: words.numel()])
+            target_prob, entropy, measure = (self._spread(x, inverse) for x in (*of_words, measure))
+            return FullChunk(self._spread(probs, inverse, self.buffers[0]), target_prob, entropy, measure, pairs)
+        measure = self._spread(measure, inverse)
+        measure = measure.repeat_interleave(2) if self.paired else measure
+        scores = self._gated(teacher_logits, rows, inverse)
+        probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()])
+        return FullChunk(probs, target_prob, entropy, measure, pairs)
+
+    def _gated(self, teacher_logits: Tensor, rows: Tensor, inverse: Optional[Tensor]) -> Tensor:
+        """z0 / T + lambda s (C, V): of pairs in the second buffer, else over ``teacher_logits``."""
+        softness, weight = 1.0 / self.options.student_temperature, self.options.embedding_weight
+        reads_rows, half = self.products is not None, self.buffers[0].size(0) // 2
+        if not self.paired:
+            scores = teacher_logits if softness == 1 else teacher_logits.mul_(softness)
+            return scores.add_(self._spread(rows, inverse, self.buffers[1]), alpha=weight) if reads_rows else scores
+        scores = self.buffers[1][: teacher_logits.size(0)]
+        spread = self._spread(rows.mul_(weight), inverse, self.buffers[0][half:]) if reads_rows else rows
+        for mine, of_other in ((scores[::2], teacher_logits[1::2]), (scores[1::2], teacher_logits[::2])):
+            if reads_rows:
+                torch.add(spread, of_other, alpha=softness, out=mine)
+            else:
+                torch.mul(of_other, softness, out=mine)
+        return scores
 
     @staticmethod
     def _spread(of_words: Tensor, inverse: Optional[Tensor], buffer: Optional[Tensor] = None) -> Tensor:
@@ -134,11 +166,6 @@ class FullTargets:
         if inverse is None:
             return of_words
         return torch.index_select(of_words, 0, inverse, out=None if buffer is None else buffer[: inverse.numel()])
-
-    def _of_tokens(self, scores: Tensor, target: Tensor, measure: Tensor, num_pairs: Tensor) -> FullChunk:
-        """Q from the scores (C, V) of each token, which are overwritten."""
-        probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()])
-        return FullChunk(probs, target_prob, entropy, measure, num_pairs)
 
     def num_pairs(self, target: Tensor, keep: Optional[Tensor]) -> Tensor:
         """Count the pairs of a target and another word of its support.
@@ -158,32 +185,38 @@ class FullTargets:
         return (pairs if keep is None else pairs * keep).sum()
 
     def _rows(self, words: Tensor) -> Tuple[Tensor, Tensor]:
-        """Scores by W of U words, (U, V) in the first buffer, and the sum of the measures of each (U,)."""
+        """Scores by W of U words, 0 for the word itself, and the sum of the measures of each (U,).
+
+        They are (U, V) in the first buffer, which holds nothing where W is not read.
+        """
         out = self.buffers[0][: words.numel()]
         if self.products is None:
-            return out.zero_(), out.new_zeros(words.numel())
+            return out, out.new_zeros(words.numel())
         column, of_itself = words.unsqueeze(1), self.similarity.measure.of_itself
         measures = self.similarity.measure.by_products(self.products, words, out).scatter_(1, column, of_itself)
         if self.shuffle is not None and self.options.control == "shuffled_rows":
             measures = out.copy_(self.shuffle.columns(measures, words))
         measure = measures.scatter_(1, column, 0.0).index_fill_(1, self.excluded_ids, 0.0).sum(dim=1)
         assert self.temperature is not None
-        return self.similarity.score(measures.scatter_(1, column, of_itself), self.temperature), measure
+        scores = self.similarity.score(measures.scatter_(1, column, of_itself), self.temperature)
+        return (scores if of_itself == 0 else scores.sub_(scores.gather(1, column))), measure
 
     def _distribution(self, scores: Tensor, words: Tensor, out: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """The q of rows of scores (R, V) and their targets (R,): q in ``out``, q of the targets and entropies (R,)."""
+        """The q of rows of scores (R, V) and their targets (R,): q in ``out``, q of the targets and entropies (R,).
+
+        The scores are overwritten; an offset of all of a row would cost precision.
+        """
         column, floor = words.unsqueeze(1), self.options.min_target_prob
         target_score = scores.gather(1, column)
         scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, target_score)
-        best = scores.max(dim=1, keepdim=True)
+        best, best_word = largest(scores, 1)
         torch.softmax(scores, dim=1, out=out)
-        # Scores less the largest one, so that an offset of all costs no precision; 0 where q is 0 and they are -inf.
-        scores.sub_(best.values).index_fill_(1, self.excluded_ids, 0.0).scatter_(1, column, target_score - best.values)
-        log_of_best = out.gather(1, best.indices).log()
+        log_of_sum = best - out.gather(1, best_word).log()
         target_prob = out.gather(1, column)
-        log_target_prob = target_score - best.values + log_of_best
-        negentropy_of_all = torch.bmm(out.unsqueeze(1), scores.unsqueeze(2)).squeeze(2) + log_of_best
-        negentropy_of_others = negentropy_of_all - target_prob * log_target_prob
+        # 0 where q is 0 and the score -inf
+        scores.index_fill_(1, self.excluded_ids, 0.0).scatter_(1, column, target_score)
+        negentropy_of_all = expectations(out, scores).unsqueeze(1) - log_of_sum
+        negentropy_of_others = negentropy_of_all - target_prob * (target_score - log_of_sum)
         entropy = torch.special.entr(target_prob) - negentropy_of_others
         if floor > 0:
             below_floor, rest = target_prob < floor, 1.0 - target_prob

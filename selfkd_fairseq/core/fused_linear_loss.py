@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from .arguments import at_least_float32, numbers_at_hand
-from .chunk_passes import Sums, make_passes
+from .chunk_passes import make_passes
+from .compiled_rows import Sums
 from .fused_divergence import DivergenceInputs, project
 from .half_products import product
 from .options import SelfKDOptions
@@ -296,7 +297,9 @@ def _bytes_held(low: torch.dtype, dtype: torch.dtype, options: SelfKDOptions, co
     has_teacher = is_full and options.needs_teacher_pass
     if compiled:
         return low.itemsize * (1 + has_teacher) + dtype.itemsize * (is_full and options.reads_embedding) // (1 + paired)
-    held = has_teacher + 1 + 2 * is_full + (is_full and low != dtype) + (is_full and options.student_temperature != 1)
+    held = 1 + (has_teacher and not paired)
+    if is_full:
+        held += 2 + (low != dtype) + (options.student_temperature != 1)
     return low.itemsize + held * dtype.itemsize
 
 
@@ -309,8 +312,4 @@ def autocast_dtype(device: str) -> Optional[torch.dtype]:
     Returns:
         The dtype; None where autocast is off.
     """
-    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4 and later
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if device == "cpu":
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -8,18 +8,19 @@ names what goes with it: the definition for the tests, and the documentation.
 """
 
 import math
-from typing import Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from .arguments import word_ids, words_in_vocabulary
+from .arguments import numbers_at_hand, word_ids, words_in_vocabulary
 from .geometry import centred
 
 __all__ = [
     "SUPPORTS",
     "Choice",
     "Support",
+    "largest",
     "make_support",
     "mark_support",
     "nearest_words",
@@ -116,6 +117,37 @@ def predicted_words(scores: Tensor, size: int, excluded: Sequence[int], target: 
     if size == 1:  # of equal scores, the word that argmax calls the prediction
         return scores.max(dim=1).indices.unsqueeze(1)
     return scores.topk(size, dim=1).indices
+
+
+_BLOCK = 64  # words that are looked at together, of which only the largest score counts at first
+
+
+def largest(scores: Tensor, size: int) -> Tuple[Tensor, Tensor]:
+    """The n largest scores and their words, by one reading of all, and a second look at few.
+
+    The n largest lie in the n blocks of words with the largest maxima. To find a maximum is quick everywhere; to sort,
+    or to carry along where it lies, is not.
+
+    Args:
+        scores: (N, V), any float dtype; no gradient flows.
+        size: n, in [1, V).
+
+    Returns:
+        (N, n) scores in falling order and (N, n) int64 words. Of equal scores the first one with n = 1, any with more.
+    """
+    vocabulary = scores.size(1)
+    blocks = vocabulary // _BLOCK
+    one_is_quick = size == 1 and not numbers_at_hand(scores)
+    if one_is_quick or blocks < 2 * size:
+        return scores.max(dim=1, keepdim=True) if size == 1 else scores.topk(size, dim=1)
+    words = torch.arange(vocabulary, device=scores.device)
+    in_blocks, rest = words[: blocks * _BLOCK].view(blocks, _BLOCK), words[blocks * _BLOCK :]
+    of_blocks = scores[:, : in_blocks.numel()].unflatten(1, in_blocks.shape).amax(dim=2)
+    chosen = of_blocks.max(dim=1, keepdim=True).indices if size == 1 else of_blocks.topk(size, dim=1).indices
+    candidates = torch.cat([in_blocks[chosen].flatten(1), rest.expand(scores.size(0), -1)], dim=1)
+    values = scores.gather(1, candidates)
+    best = values.max(dim=1, keepdim=True) if size == 1 else values.topk(size, dim=1)
+    return best[0], candidates.gather(1, best[1])
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """The criterion ``self_kd``: fairseq's label-smoothed cross-entropy mixed with self-knowledge distillation."""
 
+import contextlib
+import functools
 import logging
 import math
 from dataclasses import dataclass, field
@@ -23,8 +25,6 @@ from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
 from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
 from ..core.soft_targets import of_partners
 from ..core.supports import SUPPORTS
-from ..models.stateful_language_model import StatefulDecoder
-from ..models.unwrapped import unwrapped
 from .model_output import can_give_features, checked_logits, features_instead_of_logits
 from .output_embedding import OutputEmbedding, UnsupportedModelError, find_output_embedding
 from .support_state import SupportState
@@ -240,11 +240,17 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         """
         embedding = find_output_embedding(model)
         self._warn_without_update_number(model)
-        if reduce and self.implementation != "reference" and can_give_features(model):
-            result = self._loss_from_features(embedding, model, sample)
-        else:
-            teacher_output = self._teacher_output(model, sample)
+        gives_features = reduce and self.implementation != "reference" and can_give_features(model)
+        one_pass = functools.partial(features_instead_of_logits, model) if gives_features else contextlib.nullcontext
+        teacher_output = None
+        if self._makes_teacher_pass(model):
+            with one_pass():
+                teacher_output = teacher_pass(model, sample["net_input"], sample["target"].device, self.teacher_mode)
+        with one_pass():
             net_output = model(**sample["net_input"])
+        if gives_features:
+            result = self._loss_from_features(embedding, model, net_output, teacher_output, sample)
+        else:
             result = self._loss_from_logits(embedding, model, net_output, teacher_output, sample, reduce)
         loss = result.loss if model.training else result.ce_loss
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
@@ -286,18 +292,16 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             (loss, nll_loss) in nats, each a scalar, the sum over tokens, or (B * T,) without ``reduce``.
 
         Raises:
-            UnsupportedModelError: as of :meth:`forward`; or the model carries a state from batch to batch, which by now
-                is no longer the one from which the teacher's pass would have to start.
+            UnsupportedModelError: as of :meth:`forward`; or the soft targets need a second pass, which would have to be
+                of the input that the model's own pass was of, and that is known to the caller alone.
         """
         embedding = find_output_embedding(model)
-        carries_state = isinstance(unwrapped(model).decoder, StatefulDecoder) and "starts_stream" in sample["net_input"]
-        if self._makes_teacher_pass(model) and carries_state:
+        if self._makes_teacher_pass(model):
             raise UnsupportedModelError(
-                "self_kd: compute_loss makes no second pass of a model that carries its state; call the criterion "
-                "itself"
+                "self_kd: compute_loss cannot make the second pass of the teacher self, for it is not told the input "
+                "of the first: call the criterion itself, or give --skd-teacher embedding"
             )
-        teacher_output = self._teacher_output(model, sample)
-        result = self._loss_from_logits(embedding, model, net_output, teacher_output, sample, reduce)
+        result = self._loss_from_logits(embedding, model, net_output, None, sample, reduce)
         return (result.loss if model.training else result.ce_loss), result.nll_loss
 
     def _warn_without_update_number(self, model: nn.Module) -> None:
@@ -331,19 +335,9 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         both = self.options.teacher == "self" and self.teacher_mode == "both"
         return (both or self.options.needs_teacher_pass) and model.training and self.alpha_max > 0
 
-    def _teacher_output(self, model: nn.Module, sample: Dict[str, Any]) -> Any:
-        """What the model returns in the teacher's pass; None where it makes none."""
-        if not self._makes_teacher_pass(model):
-            return None
-        return teacher_pass(model, sample["net_input"], sample["target"].device, self.teacher_mode)
-
-    def _loss_from_features(self, embedding: OutputEmbedding, model: nn.Module, sample: Dict[str, Any]) -> SelfKDLoss:
-        teacher_output = None
-        if self._makes_teacher_pass(model):
-            with features_instead_of_logits(model):
-                teacher_output = self._teacher_output(model, sample)
-        with features_instead_of_logits(model):
-            net_output = model(**sample["net_input"])
+    def _loss_from_features(
+        self, embedding: OutputEmbedding, model: nn.Module, net_output: Any, teacher_output: Any, sample: Dict[str, Any]
+    ) -> SelfKDLoss:
         features, target = self._tokens(net_output[0], sample["target"])
         of_teacher = None if teacher_output is None else self._tokens(teacher_output[0], sample["target"])[0]
         features, teacher_features, target, passes = self._passes(features, of_teacher, target)

@@ -94,7 +94,7 @@ def test_a_compiled_function_reads_and_writes_once_as_its_compiler_counts(functi
     of_pairs = rows._replace(target=target // 2, dots=dots[::2].contiguous(), teacher_logits=z, paired=True)
     of_full = torch.tensor([0.1, 0.8]), 8.0, True
     work = {
-        "read": (read_rows, (z, left_out, torch.float32), 1),
+        "read": (read_rows, (z, (torch.tensor([0, 1]), left_out), torch.float32), 1),
         "write": (write_rows, (z, torch.randn(tokens)), 2),
         "full": (full_rows, (z, rows, SelfKDOptions("full"), *of_full), 4),
         # Whose logits are given twice, for two uses.

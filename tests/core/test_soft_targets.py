@@ -17,7 +17,7 @@ from selfkd_fairseq.core import (
     soft_targets,
 )
 from selfkd_fairseq.core.soft_targets import make_shuffle
-from selfkd_fairseq.core.supports import random_words
+from selfkd_fairseq.core.supports import largest, random_words
 from tests import definition
 from tests.core.chance import drawn_words, permutation
 from tests.core.forms import FORMS
@@ -272,6 +272,30 @@ def test_nearest_words_by_brute_force(offset):
     found = nearest_words(weight, torch.arange(40), 4, (0, 7), chunk_size=9)
     for word in range(40):
         assert found[word].tolist() == definition.nearest(weight.double().numpy(), word, 4, {0, 7}), word
+
+
+@pytest.mark.parametrize("vocabulary", [5, 127, 128, 129, 520, 640, 2000])
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("levels", [3, 1000])  # few: many words are equal
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_largest_by_sorting(vocabulary, n, levels, dtype):
+    scores = torch.randint(levels, (40, vocabulary), generator=torch.Generator().manual_seed(0)).to(dtype)
+    scores[0] = -math.inf
+    scores[1, ::2] = math.inf
+    values, words = largest(scores, n)
+    assert torch.equal(values, scores.sort(dim=1, descending=True).values[:, :n])
+    assert torch.equal(scores.gather(1, words), values)
+    assert all(len(set(row)) == n for row in words.tolist())
+    if n == 1:
+        assert torch.equal(words[:, 0], scores.argmax(dim=1))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_largest_does_not_hide_nan(n):
+    scores = torch.zeros(3, 700)
+    scores[0, 650] = scores[1, 3] = math.nan
+    values, words = largest(scores, n)
+    assert values[:2, 0].isnan().all() and words[:2, 0].tolist() == [650, 3] and values[2].tolist() == [0.0] * n
 
 
 def test_nearest_words_leave_out_the_word_and_the_excluded_until_nothing_else_is_left():

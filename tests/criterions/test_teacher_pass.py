@@ -304,12 +304,15 @@ def test_what_pytorch_ddp_cannot_train_twice_is_refused(of_model, find_unused, r
     train(parallel=True)
 
 
-def test_a_second_pass_that_would_start_from_the_wrong_state_is_refused(tiny_language_model):
-    """compute_loss is called when the model's own pass has moved the state on."""
-    setup = build(tiny_language_model, *TASK, *STREAMS["zaremba"], *SELF)
-    model, sample = setup.model.train(), windows(setup)[0]
+@pytest.mark.parametrize("mode", TEACHER_MODES)
+def test_a_second_pass_of_another_input_than_the_first_is_refused(mode, tiny_translation):
+    """compute_loss is called with the output of a pass whose input may be another: translation_moe replaces a token."""
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF, "--skd-teacher-mode", mode)
+    model, sample = setup.model.train(), batches(setup)[0]
     output = model(**sample["net_input"])
-    with pytest.raises(UnsupportedModelError, match="^self_kd: compute_loss .* carries its state; call the criterion"):
+    with pytest.raises(
+        UnsupportedModelError, match="^self_kd: compute_loss .* call the criterion itself, or give --skd"
+    ):
         setup.criterion.compute_loss(model, output, sample)
     setup.criterion.compute_loss(model.eval(), output, sample)
 
