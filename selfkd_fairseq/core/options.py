@@ -6,7 +6,15 @@ from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional
 from .geometry import SIMILARITIES, TEMPERATURE_SCALES
 from .supports import SUPPORTS
 
-__all__ = ["CONTROLS", "NORMALISATIONS", "TEACHERS", "SelfKDOptions", "check_loss_weights", "options_of_teacher"]
+__all__ = [
+    "CONTROLS",
+    "NORMALISATIONS",
+    "TEACHERS",
+    "SelfKDOptions",
+    "check_loss_weights",
+    "check_one_of",
+    "options_of_teacher",
+]
 
 TEACHERS = ("embedding", "self")
 NORMALISATIONS = ("vocabulary", "support")
@@ -75,9 +83,7 @@ class SelfKDOptions(NamedTuple):
             "teacher": TEACHERS, "normalise": NORMALISATIONS, "control": CONTROLS,
         }  # fmt: skip
         for option, allowed in names.items():
-            value = getattr(self, option)
-            if value not in allowed:
-                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {value!r}")
+            check_one_of(option, getattr(self, option), allowed)
         if self.support_size < 1:
             raise ValueError(f"support_size must be at least 1, got {self.support_size}")
         if vocabulary_size is not None and self.support_size >= vocabulary_size:
@@ -127,6 +133,21 @@ def options_of_teacher(given: Mapping[str, Any]) -> SelfKDOptions:
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     return SelfKDOptions(**{**_OF_TEACHER.get(chosen.get("teacher", ""), {}), **chosen})
+
+
+def check_one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Check the value of an option that is a name.
+
+    Args:
+        name: of the option, for the message.
+        value: what was given.
+        allowed: what may be given.
+
+    Raises:
+        ValueError: it is none of them; the message names option, value and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def check_loss_weights(alpha: float, label_smoothing: float) -> None:

@@ -16,26 +16,13 @@ from .arguments import (
 )
 from .compiled_rows import can_compile
 from .fused_linear_loss import autocast_dtype, fused_self_kd_loss
-from .options import SelfKDOptions, check_loss_weights
+from .options import SelfKDOptions, check_loss_weights, check_one_of
 from .reference_loss import SelfKDLoss, self_kd_loss_from_logits
 from .soft_targets import of_partners
 
-__all__ = ["IMPLEMENTATIONS", "check_implementation", "self_kd_loss"]
+__all__ = ["IMPLEMENTATIONS", "self_kd_loss"]
 
 IMPLEMENTATIONS = ("auto", "fused", "compiled", "reference")
-
-
-def check_implementation(implementation: str) -> None:
-    """Check the name of an implementation.
-
-    Args:
-        implementation: one of :data:`IMPLEMENTATIONS`.
-
-    Raises:
-        ValueError: it is none of them; the message names what is allowed.
-    """
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
 
 
 def _check_tensors(
@@ -137,7 +124,7 @@ def self_kd_loss(
     if paired:
         _check_pairs(target, teacher_features)
     check_loss_weights(alpha, label_smoothing)
-    check_implementation(implementation)
+    check_one_of("implementation", implementation, IMPLEMENTATIONS)
     if implementation == "auto":
         implementation = "compiled" if can_compile(weight.device.type) else "fused"
     if chunk_size is not None and chunk_size < 1:

@@ -20,15 +20,23 @@ from torch import Tensor, nn
 
 from ..core.alpha_schedule import alpha_at_update
 from ..core.geometry import SIMILARITIES, TEMPERATURE_SCALES
-from ..core.options import CONTROLS, NORMALISATIONS, TEACHERS, SelfKDOptions, check_loss_weights, options_of_teacher
+from ..core.options import (
+    CONTROLS,
+    NORMALISATIONS,
+    TEACHERS,
+    SelfKDOptions,
+    check_loss_weights,
+    check_one_of,
+    options_of_teacher,
+)
 from ..core.reference_loss import SelfKDLoss, self_kd_loss_from_logits
-from ..core.self_kd_loss import IMPLEMENTATIONS, check_implementation, self_kd_loss
+from ..core.self_kd_loss import IMPLEMENTATIONS, self_kd_loss
 from ..core.soft_targets import of_partners
 from ..core.supports import SUPPORTS
 from .model_output import can_give_features, checked_logits, features_instead_of_logits
 from .output_embedding import OutputEmbedding, UnsupportedModelError, find_output_embedding
 from .support_state import SupportState
-from .teacher_pass import TEACHER_MODES, check_teacher_mode, teacher_pass
+from .teacher_pass import TEACHER_MODES, teacher_pass
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
 
 __all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
@@ -180,9 +188,9 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         self.options.check(vocabulary_size=len(dictionary))
         self.excluded = (dictionary.pad(), dictionary.bos())
         check_loss_weights(self.alpha_max, self.eps)
-        check_implementation(cfg.skd_implementation)
+        check_one_of("implementation", cfg.skd_implementation, IMPLEMENTATIONS)
         self.measure = SIMILARITIES[self.options.similarity].measure.name
-        check_teacher_mode(cfg.skd_teacher_mode)
+        check_one_of("teacher_mode", cfg.skd_teacher_mode, TEACHER_MODES)
         self.teacher_mode = cfg.skd_teacher_mode
         self.implementation = cfg.skd_implementation
         self.support_state = SupportState(self.options, self.excluded, cfg.skd_refresh_updates, cfg.seed)

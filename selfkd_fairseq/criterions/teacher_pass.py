@@ -16,22 +16,9 @@ from ..models.stateful_language_model import StatefulDecoder
 from ..models.unwrapped import unwrapped, wrappers
 from .output_embedding import UnsupportedModelError
 
-__all__ = ["TEACHER_MODES", "check_teacher_mode", "teacher_pass"]
+__all__ = ["TEACHER_MODES", "teacher_pass"]
 
 TEACHER_MODES = ("eval", "train", "both")
-
-
-def check_teacher_mode(mode: str) -> None:
-    """Check the mode of the model in the second pass.
-
-    Args:
-        mode: one of :data:`TEACHER_MODES`.
-
-    Raises:
-        ValueError: it is none of them; the message names what is allowed.
-    """
-    if mode not in TEACHER_MODES:
-        raise ValueError(f"teacher_mode must be one of {', '.join(TEACHER_MODES)}, got {mode!r}")
 
 
 def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.device, mode: str) -> Any:
@@ -45,8 +32,8 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
         model: a fairseq model in training mode, possibly wrapped for data-parallel training.
         net_input: arguments of its forward.
         device: of the batch.
-        mode: ``eval``: without dropout, and no random number is drawn; ``train``: with dropout, drawn anew; ``both``:
-            so too, and the pass can be trained like the other.
+        mode: ``eval``: without dropout, and torch's generators draw no number; ``train``: with dropout, drawn anew;
+            ``both``: so too, and the pass can be trained like the other.
 
     Returns:
         The model's output, without gradient unless the mode is ``both``.
