@@ -22,7 +22,7 @@ from selfkd_fairseq.evaluation.translation_scores import TextOptions
 DESCRIPTION = """\
 Compare systems, each trained with one or several seeds, on one test set: BLEU, chrF and TER by sacreBLEU, perplexity
 with a 95 % bootstrap interval, accuracy, calibration; mean and standard deviation over the seeds; each run tested
-against the baseline's run of the same seed by sacreBLEU's own paired test."""
+against the baseline's run of the same seed, and the means against each other, by sacreBLEU's own paired test."""
 
 EPILOG = """\
 a RUN is the folder of one training:

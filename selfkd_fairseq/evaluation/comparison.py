@@ -43,6 +43,9 @@ class SystemResult(NamedTuple):
     """As the values of a run."""
     deviations: dict[str, float]
     """Sample standard deviations (n - 1); empty with one seed."""
+    p_values: dict[str, float]
+    """Metric of ``means`` -> p-value of the means against the baseline's over the same seeds; empty if one has no
+    pair, and without translations."""
     nll_difference: Interval | None
     """Of the mean over its seeds less the baseline's mean over the same, nats per token; None if one has no pair. The
     interval is that of the bootstrap over sentences: what other seeds would change is in the deviations."""
@@ -145,16 +148,16 @@ def _result(
     difference, note = None, ""
     if reference is not None:
         difference = nll_difference(evaluation.nll, reference.evaluation.nll, evaluation.tokens, how.samples, how.seed)
-        if translated is not None and not translated.p_values[index]:
+        if translated is not None and (index,) not in translated.p_values:
             note = "its translations are the baseline's, word for word: nothing to test"
     elif run.system != baseline:
         note = f"{baseline} has no run of seed {run.seed}: no test"
     scores = translated.scores[index] if translated is not None else {}
-    p_values = translated.p_values[index] if translated is not None else {}
+    p_values = translated.p_values.get((index,), {}) if translated is not None else {}
     return RunResult(run, _values(run, ppl, scores), ppl, p_values, difference, note)
 
 
-def _system(pairs: Sequence[tuple[RunResult, Run | None]], how: Resampling) -> SystemResult:
+def _system(pairs: Sequence[tuple[RunResult, Run | None]], p_values: dict[str, float], how: Resampling) -> SystemResult:
     """Of the runs of one system, each with the baseline's run of its seed."""
     means, deviations, difference = {}, {}, None
     results = [result for result, _ in pairs]
@@ -168,7 +171,8 @@ def _system(pairs: Sequence[tuple[RunResult, Run | None]], how: Resampling) -> S
         ours = np.mean([result.run.evaluation.nll for result in results], axis=0)
         theirs = np.mean([reference.evaluation.nll for reference in references], axis=0)
         difference = nll_difference(ours, theirs, references[0].evaluation.tokens, how.samples, how.seed)
-    return SystemResult(results[0].run.system, [result.run.seed for result in results], means, deviations, difference)
+    seeds = [result.run.seed for result in results]
+    return SystemResult(results[0].run.system, seeds, means, deviations, p_values, difference)
 
 
 def _notes(results: Sequence[RunResult], translated: TranslationScores | None, options: TextOptions) -> list[str]:
@@ -216,13 +220,16 @@ def compare(runs: Sequence[Run], split: str, baseline: str, options: TextOptions
         _result(run, reference, baseline, translated, index, how)
         for index, (run, reference) in enumerate(zip(runs, references))
     ]
-    pairs = list(zip(results, references))
-    systems = list(dict.fromkeys(run.system for run in runs))
+    systems = []
+    for system in dict.fromkeys(run.system for run in runs):
+        members = tuple(index for index, run in enumerate(runs) if run.system == system)
+        p_values = translated.p_values.get(members, {}) if translated is not None else {}
+        systems.append(_system([(results[index], references[index]) for index in members], p_values, how))
     return Comparison(
         split,
         baseline,
         how,
-        [_system([pair for pair in pairs if pair[0].run.system == system], how) for system in systems],
+        systems,
         results,
         translated.signatures if translated else {},
         translated.test_signatures if translated else {},

@@ -55,6 +55,8 @@ def _system_cells(system: SystemResult, titles: Sequence[str]) -> list[str]:
             cells[column.title] = f"{mean:.{column.decimals}f}"
             if name in system.deviations:
                 cells[column.title] += f" ± {system.deviations[name]:.{column.decimals}f}"
+        if name in system.p_values:
+            cells[f"p {COLUMNS[name].title}"] = f"{system.p_values[name]:.4f}"
     return list({**cells, **_difference(system.nll_difference)}.values())
 
 
@@ -118,7 +120,10 @@ def explanations(comparison: Comparison) -> list[str]:
     against = f"the run of {comparison.baseline} with the same seed"
     if comparison.test_signatures:
         kind = {"bootstrap": "paired bootstrap", "randomisation": "paired approximate randomisation"}[how.test]
-        lines.append(f"p: sacreBLEU's {kind} against {against}, {how.samples} samples, seed {how.seed}")
+        lines.append(
+            f"p: sacreBLEU's {kind} against {against}, or of the means over the same seeds, "
+            f"{how.samples} samples, seed {how.seed}"
+        )
     if any(result.nll_difference is not None for result in comparison.runs):
         lines.append(
             f"nll diff.: nats per token, less those of {against}, or the means over the same seeds; 95 %: paired "
@@ -201,6 +206,7 @@ def as_csv(comparison: Comparison) -> str:
     for system in comparison.systems:
         row = _csv_row(comparison, "mean", system.system, system.means)
         deviations = {f"{name}_deviation": value for name, value in system.deviations.items()}
+        row.update({f"{name}_p": value for name, value in system.p_values.items()})
         row.update(_difference_columns(system.nll_difference))
         writer.writerow({**row, "n": len(system.seeds), "baseline": comparison.baseline, **deviations})
     for result in comparison.runs:

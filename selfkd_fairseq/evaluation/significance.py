@@ -1,10 +1,18 @@
-"""Paired significance tests of translations, by sacreBLEU's own implementation."""
+"""Paired significance tests of translations, by sacreBLEU's own implementation.
+
+Several seeds are tested together by the mean of their scores: a sentence is drawn, or changes sides, with its
+translations of all seeds. So the sentences are what chance draws, and the seeds are those at hand.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import statistics
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+
+import numpy as np
 
 # name of the test -> sacreBLEU's name for it
 TESTS = {"bootstrap": "bs", "randomisation": "ar"}
@@ -50,9 +58,34 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
             os.environ["SACREBLEU_SEED"] = before
 
 
+class _MeanOfSeeds:
+    """What sacreBLEU's tests ask of a metric: the mean of its scores, of sentences with a translation of each seed."""
+
+    def __init__(self, metric: Any):
+        self._metric = metric
+        self._seeds = 0
+
+    def _extract_corpus_statistics(self, hypotheses: Sequence[Sequence[str]], references: Any) -> list[list[float]]:
+        of_seeds = [self._metric._extract_corpus_statistics(lines, references) for lines in zip(*hypotheses)]
+        self._seeds = len(of_seeds)
+        return [list(itertools.chain(*of_sentence)) for of_sentence in zip(*of_seeds)]
+
+    def _aggregate_and_compute(self, of_sentences: Any) -> Any:
+        return self._compute_score_from_stats(np.sum(of_sentences, axis=0))
+
+    def _compute_score_from_stats(self, sums: Any) -> Any:
+        from sacrebleu.metrics.base import Score
+
+        scores = [self._metric._compute_score_from_stats(part) for part in np.split(sums, self._seeds)]
+        return Score(scores[0].name, statistics.mean(score.score for score in scores))
+
+    def get_signature(self) -> Any:
+        return self._metric.get_signature()
+
+
 def paired_test(
-    baseline: Sequence[str],
-    systems: Mapping[str, Sequence[str]],
+    baseline: Sequence[Sequence[str]],
+    systems: Mapping[str, Sequence[Sequence[str]]],
     references: Sequence[str],
     metric: Any,
     resampling: Resampling,
@@ -60,24 +93,27 @@ def paired_test(
     """Test each system against the baseline, as ``sacrebleu --paired-bs`` and ``--paired-ar`` do.
 
     Args:
-        baseline: a hypothesis for each sentence.
-        systems: name -> a hypothesis for each of the same sentences.
+        baseline: of each seed a hypothesis for each sentence; at least one seed.
+        systems: name -> the same of as many seeds.
         references: one for each.
         metric: sacreBLEU's ``Metric``.
         resampling: the test.
 
     Returns:
-        The p-values that sacreBLEU's command line prints for files of these lines, and the signature.
+        With one seed the p-values that sacreBLEU's command line prints for files of these lines; with several those of
+        the means over the seeds; and the signature.
     """
     from sacrebleu.significance import PairedTest
 
     # As sacreBLEU's command line reads them: without white space at the end.
-    named: list[tuple[str, Sequence[str]]] = [
-        (name, [line.rstrip() for line in lines]) for name, lines in [("", baseline), *systems.items()]
+    named: list[tuple[str, Any]] = [
+        (name, list(zip(*([line.rstrip() for line in lines] for lines in seeds))))
+        for name, seeds in [("", baseline), *systems.items()]
     ]
     stripped = [[line.rstrip() for line in references]]
     with _sacrebleu_seed(resampling.seed):
-        test = PairedTest(named, {"": metric}, stripped, TESTS[resampling.test], resampling.samples)
+        of_seeds: Any = _MeanOfSeeds(metric)
+        test = PairedTest(named, {"": of_seeds}, stripped, TESTS[resampling.test], resampling.samples)
         signatures, scores = test()
     ((name, signature),) = signatures.items()
     results: list[Any] = scores[name][1:]  # after the baseline's own

@@ -38,8 +38,9 @@ class TranslationScores(NamedTuple):
     tokens with ``_tokenised``."""
     signatures: dict[str, str]
     """Name of the metric -> signature; one for all runs."""
-    p_values: list[dict[str, float]]
-    """(R) name of the metric -> p-value against the baseline; empty without one, or if all are equal."""
+    p_values: dict[tuple[int, ...], dict[str, float]]
+    """Runs -> name of the metric -> p-value against the baseline: of each run that has one, and of the means of those
+    of a system if all have one; nothing where all translations are equal."""
     test_signatures: dict[str, str]
     """As ``signatures``, of the tests; empty if nothing was tested."""
     unknown_words: int
@@ -114,32 +115,40 @@ def _unknown_words(run: Run, options: TextOptions) -> int:
     return sum("<<unk>>" in reference for reference in run.translations.references or ())
 
 
+def _tested(runs: Sequence[Run], baselines: Sequence[int | None]) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """What is tested against what: each run, and those of a system together."""
+    groups: list[tuple[int, ...]] = [(index,) for index in range(len(runs))]
+    for system in dict.fromkeys(run.system for run in runs):
+        groups.append(tuple(index for index, run in enumerate(runs) if run.system == system))
+    against = {group: tuple(index for run in group if (index := baselines[run]) is not None) for group in groups}
+    return {group: indices for group, indices in against.items() if len(indices) == len(group)}
+
+
 def _test_runs(
     texts: Sequence[ScoredText],
-    baselines: Sequence[int | None],
+    tested: dict[tuple[int, ...], tuple[int, ...]],
     metrics: Sequence[Metric],
     resampling: Resampling,
-) -> tuple[list[dict[str, float]], dict[str, str]]:
+) -> tuple[dict[tuple[int, ...], dict[str, float]], dict[str, str]]:
     """``p_values`` and ``test_signatures`` of :class:`TranslationScores`."""
-    p_values: list[dict[str, float]] = [{} for _ in texts]
+    p_values: dict[tuple[int, ...], dict[str, float]] = {}
     signatures: dict[str, str] = {}
     for form, metric in metrics:
         hypotheses = [text.plain_hypotheses if form == "detokenised" else text.token_hypotheses for text in texts]
         references = texts[0].plain_references if form == "detokenised" else texts[0].token_references
-        for baseline in sorted({index for index in baselines if index is not None}):
+        for indices in sorted({*tested.values()}):
+            baseline = [hypotheses[index] for index in indices]
+            systems = {runs: [hypotheses[run] for run in runs] for runs, of in tested.items() if of == indices}
             # Of equal translations sacreBLEU would say p = 1 / (samples + 1), the surest difference that there is.
-            tested = {
-                str(run): hypotheses[run]
-                for run, index in enumerate(baselines)
-                if index == baseline and hypotheses[run] != hypotheses[baseline]
-            }
-            if not tested:
+            named = {str(runs): (runs, lines) for runs, lines in systems.items() if lines != baseline}
+            if not named:
                 continue
-            result = paired_test(hypotheses[baseline], tested, references, metric, resampling)
-            name = _key(form, result.metric)
-            signatures[name] = result.signature
-            for run, p_value in result.p_values.items():
-                p_values[int(run)][name] = p_value
+            result = paired_test(
+                baseline, {name: lines for name, (_, lines) in named.items()}, references, metric, resampling
+            )
+            signatures[_key(form, result.metric)] = result.signature
+            for name, p_value in result.p_values.items():
+                p_values.setdefault(named[name][0], {})[_key(form, result.metric)] = p_value
     return p_values, signatures
 
 
@@ -155,7 +164,7 @@ def score_runs(
         resampling: the test.
 
     Returns:
-        Scores in percent and p-values of each run, with sacreBLEU's signatures.
+        Scores in percent of each run, p-values of each and of those of a system together, with sacreBLEU's signatures.
 
     Raises:
         ScoringError: references that are missing or of another number; a tokenizer that is missing.
@@ -168,7 +177,7 @@ def score_runs(
     metrics = make_metrics(language, options.lowercase, options.tokenizer)
     # TER takes too long for a thousand resamples.
     quick = [metric for metric in metrics if not isinstance(metric.metric, TER)]
-    p_values, test_signatures = _test_runs(texts, baselines, quick, resampling)
+    p_values, test_signatures = _test_runs(texts, _tested(runs, baselines), quick, resampling)
     return TranslationScores(
         [{_key(score.form, score.score.name): score.score.score for score in scores} for scores in scored],
         {_key(score.form, score.score.name): score.signature for score in scored[0]},

@@ -73,6 +73,11 @@ def test_each_run_is_held_against_the_baselines_run_of_its_seed(make):
     assert sum("no run of seed 3" in note for note in comparison.notes) == 1
     assert set(comparison.signatures) == {"bleu", "chrf2", "ter", "bleu_tokenised"}
     assert own.values["bleu"] > tested.values["bleu"] == equal.values["bleu"]
+    assert [system.p_values for system in comparison.systems] == [{}, {}]  # a seed of b has no pair
+    both = compare(runs[:4], "test", "a", TextOptions(), HOW).systems[1]
+    assert set(both.p_values) == set(tested.p_values) and all(0 < p <= 1 for p in both.p_values.values())
+    single = compare([runs[0], runs[2]], "test", "a", TextOptions(), HOW)
+    assert single.systems[1].p_values == single.runs[1].p_values == tested.p_values
 
 
 def test_seeds_taken_together(make):

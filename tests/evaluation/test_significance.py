@@ -4,6 +4,7 @@ import os
 import random
 import re
 
+import numpy as np
 import pytest
 
 from selfkd_fairseq.evaluation.metrics import make_metrics
@@ -45,8 +46,8 @@ def test_p_values_are_those_of_sacrebleus_command_line(texts, tmp_path, monkeypa
     assert len(theirs) == 4, printed
     monkeypatch.setenv("SACREBLEU_SEED", "78")
     metrics = make_metrics("de", lowercase=True)[:2]
-    systems = {"one": [f"{line}\t" for line in texts[2]], "two": texts[3]}
-    ours = [paired_test(texts[1], systems, texts[0], metric, Resampling(test, 150, 77)) for _, metric in metrics]
+    systems = {"one": [[f"{line}\t" for line in texts[2]]], "two": [texts[3]]}
+    ours = [paired_test([texts[1]], systems, texts[0], metric, Resampling(test, 150, 77)) for _, metric in metrics]
     assert [result.metric for result in ours] == ["BLEU", "chrF2"]
     # The command line has a row for each system, with BLEU and chrF side by side.
     p_values = [f"{result.p_values[system]:.4f}" for system in systems for result in ours]
@@ -56,10 +57,42 @@ def test_p_values_are_those_of_sacrebleus_command_line(texts, tmp_path, monkeypa
     assert os.environ["SACREBLEU_SEED"] == "78"
 
 
+@pytest.mark.parametrize("test", ["bootstrap", "randomisation"])
+def test_several_seeds_by_the_mean_of_their_scores(texts, test):
+    references, base, one, two = texts
+    for _, metric in make_metrics("de")[:2]:
+        how = Resampling(test, 100, 7)
+        alone = {name: paired_test([base], {"": [lines]}, references, metric, how).p_values[""]
+                 for name, lines in (("one", one), ("two", two))}  # fmt: skip
+        systems = {"the same twice": [two, two], "one and two": [one, two], "in turn": [one, base]}
+        found = paired_test([base, base], systems, references, metric, how)
+        assert found.p_values["the same twice"] == alone["two"]
+        if test == "bootstrap":
+            assert found.p_values["one and two"] == by_hand([base, base], [one, two], references, metric, how)
+            assert found.p_values["in turn"] == by_hand([base, base], [one, base], references, metric, how)
+
+
+def by_hand(base, system, references, metric, how):
+    """The paired bootstrap with whole corpora scored anew for each draw."""
+
+    def mean(seeds, sentences):
+        scores = [
+            metric.corpus_score([lines[i].rstrip() for i in sentences], [[references[i] for i in sentences]]).score
+            for lines in seeds
+        ]
+        return sum(scores) / len(scores)
+
+    everything = range(len(references))
+    draws = np.random.default_rng(how.seed).choice(len(references), size=(how.samples, len(references)), replace=True)
+    differences = np.array([abs(mean(system, draw) - mean(base, draw)) for draw in draws])
+    real = abs(mean(system, everything) - mean(base, everything))
+    return (np.sum(differences - differences.mean() > real) + 1) / (how.samples + 1)
+
+
 def test_environment_is_left_as_it_was_also_without_a_seed(texts, monkeypatch):
     monkeypatch.delenv("SACREBLEU_SEED", raising=False)
     (_, metric), *_ = make_metrics("de")
-    paired_test(texts[1], {"x": texts[2]}, texts[0], metric, Resampling("bootstrap", 10, 3))
+    paired_test([texts[1]], {"x": [texts[2]]}, texts[0], metric, Resampling("bootstrap", 10, 3))
     assert "SACREBLEU_SEED" not in os.environ
 
 
