@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .geometry import SIMILARITIES, Products
 from .options import SelfKDOptions
-from .soft_targets import Shuffle
+from .soft_targets import Shuffle, of_partners
 
 __all__ = ["FullRows", "Sums", "can_compile", "compiled", "full_rows", "read_rows", "write_rows"]
 
@@ -91,7 +91,7 @@ def _first(words: Tensor, chosen: Tensor) -> Tensor:
 
     What is the largest, and then where it is: a GPU is slow to carry both at once.
     """
-    return torch.where(chosen, words, words.numel() - 1).amin(dim=1)
+    return torch.where(chosen, words, words[-1]).amin(dim=1)
 
 
 def _largest(logits: Tensor, words: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -128,7 +128,7 @@ def read_rows(
     allowed, others = logits.masked_fill(left_out, -math.inf), logits.index_select(1, ids)
     best_allowed, best_other = allowed.amax(dim=1), others.amax(dim=1)
     predicted = _first(words, ~left_out & (allowed == best_allowed.unsqueeze(1)))
-    other = torch.where(others == best_other.unsqueeze(1), ids, words.numel() - 1).amin(dim=1)
+    other = _first(ids, others == best_other.unsqueeze(1))
     is_other = (best_other > best_allowed) | ((best_other == best_allowed) & (other < predicted))
     best_logit = torch.maximum(best_allowed, best_other)
     sum_of_allowed = (allowed - best_allowed.unsqueeze(1)).exp().sum(dim=1) * (best_allowed - best_logit).exp()
@@ -193,7 +193,7 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: T
     if rows.teacher_logits is not None:
         teacher_logits = rows.teacher_logits
         if rows.paired:
-            teacher_logits = teacher_logits.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+            teacher_logits = of_partners(teacher_logits)
         softened = teacher_logits.to(logits.dtype) / options.student_temperature
         scores = softened + options.embedding_weight * scores
     scores = scores.masked_fill(rows.left_out & ~of_target, -math.inf)

@@ -177,19 +177,17 @@ def probabilities(scores: Tensor, valid: Tensor, min_target_prob: float) -> Tens
     return torch.cat([floored_target, others[:, 1:]], dim=1)
 
 
-def of_partners(rows: Tensor, out: Optional[Tensor] = None) -> Tensor:
+def of_partners(rows: Tensor) -> Tensor:
     """Where two passes of each token stand one below the other: for each of them what belongs to the other.
 
     Args:
         rows: (N, V), of any dtype; rows 2 i and 2 i + 1 are of one token.
-        out: (N, V), of any dtype, overwritten; None: a new tensor.
 
     Returns:
-        (N, V), ``out``, with rows 2 i and 2 i + 1 in each other's place; no gradient flows.
+        (N, V), a new tensor with rows 2 i and 2 i + 1 in each other's place; no gradient flows.
     """
-    out = torch.empty_like(rows) if out is None else out
-    out[::2], out[1::2] = rows[1::2].detach(), rows[::2].detach()
-    return out
+    partners: Tensor = rows.detach().unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return partners
 
 
 def entropy(probs: Tensor) -> Tensor:

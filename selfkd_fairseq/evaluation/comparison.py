@@ -9,7 +9,7 @@ import numpy as np
 
 from .bootstrap import Interval, nll_difference, perplexity
 from .errors import ComparisonError
-from .runs import Run
+from .runs import Run, of_systems
 from .significance import Resampling
 from .translation_scores import TextOptions, TranslationScores, check_references, score_runs
 
@@ -221,8 +221,7 @@ def compare(runs: Sequence[Run], split: str, baseline: str, options: TextOptions
         for index, (run, reference) in enumerate(zip(runs, references))
     ]
     systems = []
-    for system in dict.fromkeys(run.system for run in runs):
-        members = tuple(index for index, run in enumerate(runs) if run.system == system)
+    for members in of_systems(runs).values():
         p_values = translated.p_values.get(members, {}) if translated is not None else {}
         systems.append(_system([(results[index], references[index]) for index in members], p_values, how))
     return Comparison(

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
@@ -79,6 +79,21 @@ class Run(NamedTuple):
     def seed(self) -> int:
         """Of the training."""
         return self.evaluation.seed
+
+
+def of_systems(runs: Sequence[Run]) -> dict[str, tuple[int, ...]]:
+    """Which runs belong together.
+
+    Args:
+        runs: any number.
+
+    Returns:
+        System -> indices of its runs, both in the order of ``runs``.
+    """
+    systems: dict[str, tuple[int, ...]] = {}
+    for index, run in enumerate(runs):
+        systems[run.system] = (*systems.get(run.system, ()), index)
+    return systems
 
 
 def parse_run(text: str) -> tuple[str, Path]:

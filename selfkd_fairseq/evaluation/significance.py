@@ -38,7 +38,7 @@ class PairedResult(NamedTuple):
 
     metric: str
     """As sacreBLEU names it in its results, for example ``"chrF2"``."""
-    p_values: dict[str, float]
+    p_values: dict[Any, float]
     """System -> two-sided p-value."""
     signature: str
     """sacreBLEU's, with the test, its samples and the seed."""
@@ -85,7 +85,7 @@ class _MeanOfSeeds:
 
 def paired_test(
     baseline: Sequence[Sequence[str]],
-    systems: Mapping[str, Sequence[Sequence[str]]],
+    systems: Mapping[Any, Sequence[Sequence[str]]],
     references: Sequence[str],
     metric: Any,
     resampling: Resampling,
@@ -94,7 +94,7 @@ def paired_test(
 
     Args:
         baseline: of each seed a hypothesis for each sentence; at least one seed.
-        systems: name -> the same of as many seeds.
+        systems: name, of any type -> the same of as many seeds.
         references: one for each.
         metric: sacreBLEU's ``Metric``.
         resampling: the test.
@@ -107,7 +107,7 @@ def paired_test(
 
     # As sacreBLEU's command line reads them: without white space at the end.
     named: list[tuple[str, Any]] = [
-        (name, list(zip(*([line.rstrip() for line in lines] for lines in seeds))))
+        (str(name), list(zip(*([line.rstrip() for line in lines] for lines in seeds))))
         for name, seeds in [("", baseline), *systems.items()]
     ]
     stripped = [[line.rstrip() for line in references]]

@@ -6,7 +6,7 @@ from typing import NamedTuple, Sequence
 
 from .errors import ComparisonError, ScoringError
 from .metrics import Metric, make_metrics
-from .runs import Run
+from .runs import Run, of_systems
 from .scoring import ScoredText, make_texts, remove_bpe, score_texts
 from .significance import Resampling, paired_test
 
@@ -117,9 +117,7 @@ def _unknown_words(run: Run, options: TextOptions) -> int:
 
 def _tested(runs: Sequence[Run], baselines: Sequence[int | None]) -> dict[tuple[int, ...], tuple[int, ...]]:
     """What is tested against what: each run, and those of a system together."""
-    groups: list[tuple[int, ...]] = [(index,) for index in range(len(runs))]
-    for system in dict.fromkeys(run.system for run in runs):
-        groups.append(tuple(index for index, run in enumerate(runs) if run.system == system))
+    groups: list[tuple[int, ...]] = [*((index,) for index in range(len(runs))), *of_systems(runs).values()]
     against = {group: tuple(index for run in group if (index := baselines[run]) is not None) for group in groups}
     return {group: indices for group, indices in against.items() if len(indices) == len(group)}
 
@@ -138,17 +136,16 @@ def _test_runs(
         references = texts[0].plain_references if form == "detokenised" else texts[0].token_references
         for indices in sorted({*tested.values()}):
             baseline = [hypotheses[index] for index in indices]
-            systems = {runs: [hypotheses[run] for run in runs] for runs, of in tested.items() if of == indices}
             # Of equal translations sacreBLEU would say p = 1 / (samples + 1), the surest difference that there is.
-            named = {str(runs): (runs, lines) for runs, lines in systems.items() if lines != baseline}
-            if not named:
+            systems = {runs: [hypotheses[run] for run in runs] for runs, of in tested.items() if of == indices}
+            systems = {runs: lines for runs, lines in systems.items() if lines != baseline}
+            if not systems:
                 continue
-            result = paired_test(
-                baseline, {name: lines for name, (_, lines) in named.items()}, references, metric, resampling
-            )
-            signatures[_key(form, result.metric)] = result.signature
-            for name, p_value in result.p_values.items():
-                p_values.setdefault(named[name][0], {})[_key(form, result.metric)] = p_value
+            result = paired_test(baseline, systems, references, metric, resampling)
+            name = _key(form, result.metric)
+            signatures[name] = result.signature
+            for runs, p_value in result.p_values.items():
+                p_values.setdefault(runs, {})[name] = p_value
     return p_values, signatures
 
 
