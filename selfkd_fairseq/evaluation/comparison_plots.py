@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Sequence, Tuple
 
-from .comparison import Comparison, RunResult
+from .comparison import Comparison, RunResult, SystemResult
 from .runs import WORD_GROUPS, Run
 
 DPI = 130
 
 Points = Sequence[Tuple[float, float]]
+Range = Tuple[float, float, float]  # a value, and from where to where its bar goes
 
 
 def _figure(panels: int, width: float = 5.5) -> tuple[Any, list[Any]]:
@@ -30,35 +31,36 @@ def _colours(comparison: Comparison) -> dict[str, Any]:
     return {system.system: palette(index % palette.N) for index, system in enumerate(comparison.systems)}
 
 
-def _mean_curve(curves: Sequence[Points]) -> Points:
-    """Mean at the places that all curves have."""
-    points = [dict(curve) for curve in curves]
-    common = sorted(set(points[0]).intersection(*points[1:]))
-    return [(place, sum(values[place] for values in points) / len(points)) for place in common]
-
-
 def _draw_curves(
     axes: Any, comparison: Comparison, colours: dict[str, Any], curve_of: Callable[[Run], Points]
 ) -> list[Points]:
-    """One colour for a system: a thin line for each seed and, with several, a thick one for their mean."""
+    """One line for a system; with several seeds their mean where all have a point, in a band from lowest to highest."""
     drawn = []
     for system, colour in colours.items():
-        runs = [result.run for result in comparison.runs if result.run.system == system]
-        curves = [curve for curve in map(curve_of, runs) if curve]
-        single = len(curves) == 1
-        for curve in curves:
-            label = system if single else None
-            axes.plot(*zip(*curve), color=colour, linewidth=1.6 if single else 0.7, alpha=1 if single else 0.6,
-                      label=label)  # fmt: skip
-        mean = _mean_curve(curves) if len(curves) > 1 else []
-        if len(curves) > 1:
-            # An empty mean (nothing in common) still names the colour.
-            axes.plot(*(zip(*mean) if mean else ([], [])), color=colour, linewidth=1.8,
-                      label=f"{system} (mean of {len(curves)})")  # fmt: skip
-        drawn += curves
+        curves = [curve_of(result.run) for result in comparison.runs if result.run.system == system]
+        points = [dict(curve) for curve in curves if curve]
+        if not points:
+            continue
+        places = sorted(set(points[0]).intersection(*points[1:]))
+        values = [[of_seed[place] for of_seed in points] for place in places]
+        label = f"{system} (mean of {len(points)})" if len(points) > 1 else system
+        axes.plot(places, [sum(found) / len(found) for found in values], color=colour, linewidth=1.7, label=label)
+        if len(points) > 1:
+            axes.fill_between(places, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.2, lw=0)
+        drawn += [curve for curve in curves if curve]
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
     return drawn
+
+
+def _legend(figure: Any, all_axes: Sequence[Any]) -> None:
+    """Below all panels, where it hides no line."""
+    lines = {line.get_label(): line for axes in all_axes for line in axes.get_legend_handles_labels()[0]}
+    several = any(axes.collections for axes in all_axes)
+    title = "line: mean over the seeds; band: from the lowest seed to the highest" if several else None
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 2 * len(all_axes)),
+        fontsize="small", title=title, title_fontsize="small",
+    )  # fmt: skip
 
 
 def _show_the_end(axes: Any, curves: Sequence[Points]) -> None:
@@ -94,46 +96,80 @@ def _curve_plot(comparison: Comparison, path: Path, panels: dict[str, str], nll:
             _show_the_end(axes, curves)
         else:
             axes.set_ylim(0, max(1.05 * max(value for curve in curves for _, value in curve), 1e-3))
+    _legend(figure, all_axes)
     figure.savefig(path)
     return True
 
 
-def _points(axes: Any, comparison: Comparison, colours: dict[str, Any], name: str) -> None:
-    """A dot for each run, and the mean with the standard deviation of each system."""
+class _Panel(NamedTuple):
+    """One number of all runs and systems; None: there is none."""
+
+    title: str
+    of_run: Callable[[RunResult], Range | None]
+    of_system: Callable[[SystemResult], Range | None]
+    differences: bool = False
+
+
+def _mean(name: str) -> Callable[[SystemResult], Range]:
+    """The mean of a value, and a standard deviation to both sides."""
+
+    def of(system: SystemResult) -> Range:
+        mean, deviation = system.means[name], system.deviations.get(name, 0.0)
+        return mean, mean - deviation, mean + deviation
+
+    return of
+
+
+def _score_panels(comparison: Comparison) -> list[_Panel]:
+    panels = []
+    if "bleu" in comparison.runs[0].values:
+        title = "BLEU (systems: ± standard deviation)"
+        panels.append(_Panel(title, lambda result: (result.values["bleu"],) * 3, _mean("bleu")))
+    if any(result.nll_difference for result in comparison.runs):
+        title = f"nll less {comparison.baseline}'s, nats per token (95 %)"
+        panels.append(_Panel(title, lambda run: run.nll_difference, lambda system: system.nll_difference, True))
+    else:  # the intervals of single runs: whether two differ they do not say
+        title = "perplexity (runs: 95 %, systems: ± standard deviation)"
+        panels.append(_Panel(title, lambda result: result.ppl, _mean("ppl")))
+    return panels
+
+
+def _draw_range(axes: Any, found: Range | None, height: float, **style: Any) -> None:
+    if found is not None:
+        value, low, high = found
+        error = [[max(value - low, 0.0)], [max(high - value, 0.0)]] if high > low else None
+        axes.errorbar(value, height, xerr=error, **style)
+
+
+def _draw_panel(axes: Any, comparison: Comparison, panel: _Panel) -> None:
+    """A dot for each run, below the diamond of its system."""
+    colours = _colours(comparison)
     for place, system in enumerate(comparison.systems):
-        results = [result for result in comparison.runs if result.run.system == system.system]
         colour = colours[system.system]
+        results = [result for result in comparison.runs if result.run.system == system.system]
         for index, result in enumerate(results):
             height = place + 0.12 + 0.3 * (index + 0.5) / len(results)
-            axes.errorbar(
-                result.values[name], height, xerr=_error(result) if name == "ppl" else None, color=colour,
-                fmt="o", markersize=3.5, linewidth=0.8, alpha=0.7,
-            )  # fmt: skip
-        axes.errorbar(
-            system.means[name], place - 0.08, xerr=system.deviations.get(name), color=colour, fmt="D", capsize=4
-        )
+            _draw_range(
+                axes, panel.of_run(result), height, color=colour, fmt="o", markersize=3.5, linewidth=0.8, alpha=0.7
+            )
+        _draw_range(axes, panel.of_system(system), place - 0.08, color=colour, fmt="D", capsize=4)
+    if panel.differences:
+        axes.axvline(0, color="black", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(comparison.systems)), [system.system for system in comparison.systems])
     axes.set_ylim(len(comparison.systems) - 0.4, -0.5)
     axes.grid(alpha=0.3, axis="x")
-
-
-def _error(result: RunResult) -> list[list[float]]:
-    value, low, high = result.ppl
-    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
+    axes.set_title(panel.title, loc="left", fontsize="medium")
 
 
 def _score_plot(comparison: Comparison, path: Path) -> None:
-    names = {"bleu": "BLEU", "ppl": "perplexity (runs: with 95 % interval)"}
-    shown = {name: title for name, title in names.items() if name in comparison.runs[0].values}
-    figure, all_axes = _figure(len(shown))
+    panels = _score_panels(comparison)
+    figure, all_axes = _figure(len(panels))
     figure.set_figheight(1.2 + 0.7 * len(comparison.systems))
-    colours = _colours(comparison)
-    for axes, (name, title) in zip(all_axes, shown.items()):
-        _points(axes, comparison, colours, name)
-        axes.set_title(title, loc="left")
+    for axes, panel in zip(all_axes, panels):
+        _draw_panel(axes, comparison, panel)
     for axes in all_axes[1:]:
         axes.tick_params(labelleft=False)
-    figure.supxlabel("dots: runs; diamonds: mean ± standard deviation over the seeds", fontsize="small")
+    figure.supxlabel("dots: runs; diamonds: all seeds of a system", fontsize="small")
     figure.savefig(path)
 
 
@@ -151,10 +187,12 @@ def _calibration_plot(comparison: Comparison, path: Path) -> bool:
     if not any(_gaps(result.run) for result in comparison.runs):
         return False
     figure, (axes,) = _figure(1, 7)
+    figure.set_figheight(5)
     axes.axhline(0, color="black", linewidth=1, linestyle="--")
     _draw_curves(axes, comparison, _colours(comparison), _gaps)
     axes.set(xlim=(0, 1), xlabel="confidence: probability of the most probable word", ylabel="accuracy - confidence")
     axes.set_title("Calibration (above 0: too unsure, below: too sure)", loc="left")
+    _legend(figure, [axes])
     figure.savefig(path)
     return True
 

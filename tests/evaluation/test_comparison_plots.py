@@ -19,7 +19,8 @@ def comparison_of(folder, logs, gaps=None, shares=None):
         text = None if log is None else training_log(*log)
         found = {"expected_calibration_error": 0.03, "bins": bins(*(gaps or {}).get((system, seed), ()))}
         of_words = (shares or {}).get((system, seed))
-        place = language_model(folder / f"{system}{seed}", seed, log=text, calibration=found, word_shares=of_words)
+        sums = (2.5, 3.0, 8.0) if system == "base" else (2.0, 3.5, 6.0)
+        place = language_model(folder / f"{system}{seed}", seed, sums, text, calibration=found, word_shares=of_words)
         runs.append(read_run(system, place, "test"))
     return compare(runs, "test", runs[0].system, TextOptions(), Resampling("bootstrap", 5, 1))
 
@@ -53,13 +54,56 @@ def test_curves_of_each_system(tmp_path, figures):
     # The mean goes as far as both seeds do.
     mean = [(1, pytest.approx(4 * nats)), (2, pytest.approx(2.5 * nats)), (3, pytest.approx(2 * nats))]
     assert lines(training)["kd (mean of 2)"] == mean
-    assert len(training.get_lines()) == 4 == len(validation.get_lines())
+    assert len(training.get_lines()) == 2 == len(validation.get_lines())
+    # Around it a band from the lowest seed to the highest; none around a single seed.
+    (band,) = training.collections
+    edges = {tuple(corner) for corner in band.get_paths()[0].vertices.round(4)}
+    assert edges == {
+        (x, round(bits * nats, 4)) for x, *of_seeds in ((1, 4, 4), (2, 2, 3), (3, 2, 2)) for bits in of_seeds
+    }
+    (legend,) = figures["curves.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["base", "kd (mean of 2)"]
+    assert not training.get_legend() and "band: from the lowest seed" in legend.get_title().get_text()
     assert lines(validation)["base"][0] == (1, pytest.approx(4.5 * nats))
     (alpha,) = figures["alpha.png"].axes
     assert lines(alpha)["kd (mean of 2)"] == [(1, pytest.approx(0.2)), (2, pytest.approx(0.4)), (3, pytest.approx(0.6))]
     assert "base" not in lines(alpha)
     colours = [{line.get_color() for line in axes.get_lines()} for axes in (training, alpha)]
     assert len(colours[0]) == 2 and len(colours[1]) == 1 and colours[1] < colours[0]
+
+
+def drawn_ranges(axes):
+    """Of each dot and diamond: value, and the ends of its bar."""
+    found = []
+    for container in axes.containers:
+        point, _, bars = container.lines
+        ends = bars[0].get_segments()[0][:, 0].tolist() if bars else None
+        found.append((point.get_xdata()[0], ends))
+    return found
+
+
+def test_scores_are_differences_from_the_baseline(tmp_path, figures):
+    comparison = comparison_of(tmp_path, dict.fromkeys(LOGS, None))
+    draw_plots(comparison, tmp_path)
+    (axes,) = figures["scores.png"].axes
+    assert axes.get_title("left") == "nll less base's, nats per token (95 %)"
+    of_run = comparison.runs[1].nll_difference
+    assert of_run is not None and comparison.runs[2].nll_difference is None  # the baseline has no run of that seed
+    value, ends = drawn_ranges(axes)[0]
+    assert len(axes.containers) == 1 and value == of_run.value == pytest.approx(-2 / 9)
+    assert of_run.low < of_run.high and ends == pytest.approx([of_run.low, of_run.high])
+    zero = axes.get_lines()[-1]
+    assert list(zero.get_xdata()) == [0, 0] and zero.get_linestyle() == "--"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["base", "kd"]
+
+
+def test_scores_of_one_system_alone(tmp_path, figures):
+    comparison = comparison_of(tmp_path, {("base", 1): None, ("base", 2): None})
+    draw_plots(comparison, tmp_path)
+    (axes,) = figures["scores.png"].axes
+    assert axes.get_title("left").startswith("perplexity")
+    values = [value for value, _ in drawn_ranges(axes)]
+    assert values == [*(result.values["ppl"] for result in comparison.runs), comparison.systems[0].means["ppl"]]
 
 
 def test_only_what_was_logged_is_drawn(tmp_path):
