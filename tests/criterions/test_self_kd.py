@@ -1,13 +1,16 @@
 """The criterion on real fairseq models: against fairseq's own criterion, and against the definition."""
 
 import copy
+import dataclasses
 import math
+import re
 
 import pytest
 import torch
 from fairseq.trainer import Trainer
 
 from selfkd_fairseq.core import CONTROLS, SIMILARITIES, SUPPORTS, SelfKDOptions
+from selfkd_fairseq.criterions.self_kd import SelfKDCriterionConfig
 from tests import definition
 from tests.core import chance
 from tests.core.forms import BY_DEFAULT, FEW, FORMS, flags, reads_teacher
@@ -485,3 +488,13 @@ def test_constructor_raises_value_error(tiny_translation):
     setup.cfg.criterion.skd_alpha = 2.0
     with pytest.raises(ValueError, match="alpha must be in"):
         type(setup.criterion)(setup.cfg.criterion, setup.task)
+
+
+def test_every_option_is_in_the_documentation_with_its_default(root):
+    """Those of the soft targets, whose default follows from the teacher, are in ``tests/core/test_forms.py``, too."""
+    documented = (root / "docs" / "options.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `--(skd-[a-z-]+)` \| `?([\w.]+)`? \|", documented, re.MULTILINE))
+    fields = {field.name.replace("_", "-"): field for field in dataclasses.fields(SelfKDCriterionConfig)}
+    assert set(rows) == {name for name in fields if name.startswith("skd-")}
+    for name, default in rows.items():
+        assert fields[name].default is None or default == str(fields[name].default), name
