@@ -37,17 +37,18 @@ def _draw_curves(
     """One line for a system; with several seeds their mean where all have a point, in a band from lowest to highest."""
     drawn = []
     for system, colour in colours.items():
-        curves = [curve_of(result.run) for result in comparison.runs if result.run.system == system]
-        points = [dict(curve) for curve in curves if curve]
-        if not points:
+        of_runs = (curve_of(result.run) for result in comparison.runs if result.run.system == system)
+        curves = [curve for curve in of_runs if curve]
+        if not curves:
             continue
+        drawn += curves
+        points = list(map(dict, curves))
         places = sorted(set(points[0]).intersection(*points[1:]))
         values = [[of_seed[place] for of_seed in points] for place in places]
-        label = f"{system} (mean of {len(points)})" if len(points) > 1 else system
+        label = f"{system} (mean of {len(curves)})" if len(curves) > 1 else system
         axes.plot(places, [sum(found) / len(found) for found in values], color=colour, linewidth=1.7, label=label)
-        if len(points) > 1:
+        if len(curves) > 1:
             axes.fill_between(places, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.2, lw=0)
-        drawn += [curve for curve in curves if curve]
     axes.grid(alpha=0.3)
     return drawn
 
