@@ -32,6 +32,7 @@ CRITERIONS = {
         ]
         for name, flags in (
             ("both passes", ["--skd-teacher-mode", "both"]),  # the default
+            ("before its start", ["--skd-start-update", "1000000"]),
             ("self and cosine", ["--skd-teacher-mode", "train"]),
             ("self", ["--skd-teacher-mode", "train", "--skd-embedding-weight", "0"]),
             ("predicted", ["--skd-teacher", "embedding"]),

@@ -36,12 +36,15 @@ from ..core.supports import SUPPORTS
 from .model_output import can_give_features, checked_logits, features_instead_of_logits
 from .output_embedding import OutputEmbedding, UnsupportedModelError, find_output_embedding
 from .support_state import SupportState
-from .teacher_pass import TEACHER_MODES, teacher_pass
+from .teacher_pass import TEACHER_MODES, check_can_train_passes, teacher_pass
 from .update_number import pass_update_number_to_criterion, refuse_unsupported_models
 
 __all__ = ["SelfKDCriterion", "SelfKDCriterionConfig"]
 
 logger = logging.getLogger(__name__)
+
+# For updates before the start: alpha is 0, so any soft targets will do, and these cost least.
+_NOTHING_TO_DISTIL = SelfKDOptions(control="uniform")
 
 
 @dataclass
@@ -55,6 +58,13 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
     skd_warmup_updates: int = field(
         default=4000,
         metadata={"help": "alpha rises linearly from 0 to its cap over this many updates; 0: at the cap at once"},
+    )
+    skd_start_update: int = field(
+        default=0,
+        metadata={
+            "help": "before this update there is one pass and no distillation: fairseq's label-smoothed cross-entropy; "
+            "from it on alpha rises"
+        },
     )
     skd_support: Optional[str] = field(
         default=None,
@@ -183,6 +193,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.alpha_max = cfg.skd_alpha
         self.warmup_updates = cfg.skd_warmup_updates
+        self.start_update = cfg.skd_start_update
         self.options = options_of_teacher({name: getattr(cfg, f"skd_{name}") for name in SelfKDOptions._fields})
         dictionary = task.target_dictionary
         self.options.check(vocabulary_size=len(dictionary))
@@ -227,7 +238,10 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         self.support_state.set_num_updates(num_updates)
 
     def _set_alpha(self, num_updates: int) -> None:
-        self.alpha = alpha_at_update(num_updates, alpha_max=self.alpha_max, warmup_updates=self.warmup_updates)
+        self.alpha = alpha_at_update(
+            num_updates, alpha_max=self.alpha_max, warmup_updates=self.warmup_updates, start_update=self.start_update
+        )
+        self.started = num_updates >= self.start_update
 
     def forward(
         self, model: nn.Module, sample: Dict[str, Any], reduce: bool = True
@@ -251,9 +265,14 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         gives_features = reduce and self.implementation != "reference" and can_give_features(model)
         one_pass = functools.partial(features_instead_of_logits, model) if gives_features else contextlib.nullcontext
         teacher_output = None
-        if self._makes_teacher_pass(model):
-            with one_pass():
-                teacher_output = teacher_pass(model, sample["net_input"], sample["target"].device, self.teacher_mode)
+        if self._needs_teacher_pass(model):
+            # Before it is made, so that a training is refused when it begins, and not at --skd-start-update.
+            check_can_train_passes(model, self.teacher_mode)
+            if self.started:
+                with one_pass():
+                    teacher_output = teacher_pass(
+                        model, sample["net_input"], sample["target"].device, self.teacher_mode
+                    )
         with one_pass():
             net_output = model(**sample["net_input"])
         if gives_features:
@@ -266,16 +285,20 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         logging_output = {
             "loss": loss.data,
             "nll_loss": result.nll_loss.data,
-            "skd_loss": result.skd_loss.data,
             "ntokens": sample["ntokens"],
             "nsentences": sample["target"].size(0),
             "sample_size": sample_size,
-            "skd_ntokens": statistics.ntokens.data,
-            "skd_target_prob": statistics.target_prob.data,
-            "skd_entropy": statistics.entropy.data,
-            f"skd_{self.measure}": statistics.measure.data,
-            "skd_num_pairs": statistics.num_pairs.data,
         }
+        if self._distils(model):
+            of_soft_targets = {
+                "skd_loss": result.skd_loss.data,
+                "skd_ntokens": statistics.ntokens.data,
+                "skd_target_prob": statistics.target_prob.data,
+                "skd_entropy": statistics.entropy.data,
+                f"skd_{self.measure}": statistics.measure.data,
+                "skd_num_pairs": statistics.num_pairs.data,
+            }
+            logging_output.update(of_soft_targets)
         if model.training:
             # A sum like all others, so that workers and batches of one update can be added up.
             logging_output["alpha"] = self.alpha
@@ -304,7 +327,7 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
                 of the input that the model's own pass was of, and that is known to the caller alone.
         """
         embedding = find_output_embedding(model)
-        if self._makes_teacher_pass(model):
+        if self._needs_teacher_pass(model):
             raise UnsupportedModelError(
                 "self_kd: compute_loss cannot make the second pass of the teacher self, for it is not told the input "
                 "of the first: call the criterion itself, or give --skd-teacher embedding"
@@ -313,7 +336,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         return (result.loss if model.training else result.ce_loss), result.nll_loss
 
     def _warn_without_update_number(self, model: nn.Module) -> None:
-        if model.training and self.warmup_updates > 0 and self.support_state.num_updates is None:
+        waits_or_rises = self.start_update > 0 or self.warmup_updates > 0
+        if model.training and waits_or_rises and self.support_state.num_updates is None:
             logger.warning(
                 "self_kd was not told the update number, so alpha stays at 0: in a training loop of your own, call "
                 "criterion.set_num_updates(num_updates) before each update"
@@ -333,8 +357,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
             outputs, target = outputs[:, self.ignore_prefix_size :], target[:, self.ignore_prefix_size :]
         return outputs.reshape(-1, outputs.size(-1)), target.reshape(-1)
 
-    def _makes_teacher_pass(self, model: nn.Module) -> bool:
-        """Whether soft targets need a second pass.
+    def _needs_teacher_pass(self, model: nn.Module) -> bool:
+        """Whether soft targets need a second pass, now or from ``--skd-start-update`` on.
 
         In validation there is no dropout, and the model is its own teacher. So it is where alpha stays at 0: a pass
         would draw random numbers, and the training would not be that of fairseq's own criterion. Where both passes
@@ -351,8 +375,8 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         features, teacher_features, target, passes = self._passes(features, of_teacher, target)
         result = self_kd_loss(
             features, embedding.weight, target, bias=embedding.bias, teacher_features=teacher_features,
-            paired=passes == 2, implementation=self.implementation, **self.options._asdict(),
-            **self._arguments(embedding, model.training),
+            paired=passes == 2, implementation=self.implementation, **self._options(model)._asdict(),
+            **self._arguments(embedding, model),
         )  # fmt: skip
         return mean_of_passes(result, passes)
 
@@ -384,20 +408,27 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         logits, teacher_logits, target, passes = self._passes(logits, of_teacher, target)
         teacher_logits = of_partners(logits) if teacher_logits is None else teacher_logits
         result = self_kd_loss_from_logits(
-            logits, embedding.weight, target, teacher_logits=teacher_logits, options=self.options,
-            reduction="sum" if reduce else "none", **self._arguments(embedding, model.training),
+            logits, embedding.weight, target, teacher_logits=teacher_logits, options=self._options(model),
+            reduction="sum" if reduce else "none", **self._arguments(embedding, model),
         )  # fmt: skip
         return mean_of_passes(result, passes)
 
-    def _arguments(self, embedding: OutputEmbedding, training: bool) -> Dict[str, Any]:
+    def _distils(self, model: nn.Module) -> bool:
+        """Whether soft targets are made: in training from the start update on; in validation, to be logged, always."""
+        return self.started or not model.training
+
+    def _options(self, model: nn.Module) -> SelfKDOptions:
+        return self.options if self._distils(model) else _NOTHING_TO_DISTIL
+
+    def _arguments(self, embedding: OutputEmbedding, model: nn.Module) -> Dict[str, Any]:
         """What both losses are told in the same words."""
         return {
             "alpha": self.alpha,
             "label_smoothing": self.eps,
             "ignore_index": self.padding_idx,
             "excluded": self.excluded,
-            "neighbours": self.support_state.neighbours(embedding.weight),
-            "generator": self.support_state.generator(training),
+            "neighbours": self.support_state.neighbours(embedding.weight) if self._distils(model) else None,
+            "generator": self.support_state.generator(model.training),
         }
 
     @classmethod

@@ -16,7 +16,7 @@ from ..models.stateful_language_model import StatefulDecoder
 from ..models.unwrapped import unwrapped, wrappers
 from .output_embedding import UnsupportedModelError
 
-__all__ = ["TEACHER_MODES", "teacher_pass"]
+__all__ = ["TEACHER_MODES", "check_can_train_passes", "teacher_pass"]
 
 TEACHER_MODES = ("eval", "train", "both")
 
@@ -37,13 +37,8 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
 
     Returns:
         The model's output, without gradient unless the mode is ``both``.
-
-    Raises:
-        UnsupportedModelError: the pass is to be trained, and PyTorch's data-parallel wrapper cannot take its gradients.
     """
     inner = unwrapped(model)
-    if mode == "both":
-        _check_takes_gradients_of_two_passes(model)
     low = autocast_dtype(device.type)
     with contextlib.ExitStack() as stack:
         if mode != "both":
@@ -59,10 +54,20 @@ def teacher_pass(model: nn.Module, net_input: Dict[str, Any], device: torch.devi
         return inner(**net_input)
 
 
-def _check_takes_gradients_of_two_passes(model: nn.Module) -> None:
-    """PyTorch's DDP counts one gradient for each parameter, and decides by the pass that it sees which will come."""
+def check_can_train_passes(model: nn.Module, mode: str) -> None:
+    """Refuse what cannot train both passes.
+
+    PyTorch's DDP counts one gradient for each parameter, and decides by the pass that it sees which will come.
+
+    Args:
+        model: as of :func:`teacher_pass`.
+        mode: as of :func:`teacher_pass`; only with ``both`` is anything refused.
+
+    Raises:
+        UnsupportedModelError: the pass is to be trained, and PyTorch's data-parallel wrapper cannot take its gradients.
+    """
     parallel = [wrapper for wrapper in wrappers(model) if isinstance(wrapper, DistributedDataParallel)]
-    if not parallel:
+    if mode != "both" or not parallel:
         return
     modules = list(unwrapped(model).modules())
     why = None

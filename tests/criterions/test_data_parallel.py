@@ -43,6 +43,12 @@ SETTINGS = {
         *SELF_KD,
         *flags({**FORMS["full, cosine, self"], "teacher_mode": "both"}),
     ],
+    "self both, later": [
+        *MODELS["tied"],
+        *BATCHES,
+        *SELF_KD,
+        *flags({**FORMS["full, cosine, self"], "teacher_mode": "both", "start_update": 2}),
+    ],
     "self within": [*MODELS["untied"], *BATCHES, *SELF_KD, *flags(FORMS["nearest, cosine, self, within, T 2"])],
     "sentence_avg": [*MODELS["tied"], *BATCHES, *SELF_KD, "--sentence-avg", "--lr", "0.2"],
     "find_unused": [*MODELS["untied"], *BATCHES, *SELF_KD, "--find-unused-parameters"],
@@ -165,8 +171,9 @@ def test_gradients_and_logged_sums_are_those_of_one_process(setting, ddp, worker
         expected = {k: v * number_of_batches if k in per_batch else v for k, v in alone["logged"].items()}
         assert first["logged"] == second["logged"] == pytest.approx(expected, rel=1e-9)
         assert first["shown"] == second["shown"] == pytest.approx(alone["shown"], rel=1e-9)
+    start = 2 if setting == "self both, later" else 0
     assert [updates[0]["shown"]["alpha"] for updates in both] == pytest.approx(
-        [0.4 * min(1, done / 3) for done in range(5)], abs=1e-5
+        [0.4 * min(1, max(0, done - start) / 3) for done in range(5)], abs=1e-5
     )
 
 

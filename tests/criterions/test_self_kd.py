@@ -96,6 +96,34 @@ def test_alpha_zero_is_fairseqs_own_criterion(form, name, extra, data):
             assert float(logged[key]) == pytest.approx(float(logged_[key]), rel=2e-6), key
 
 
+@pytest.mark.parametrize("form", ["default", "full, self, T 2", "predicted", "nearest"])
+def test_before_its_start_it_is_fairseqs_own_criterion(form, tiny_translation):
+    """With dropout, in one pass; and from that update on it is what it would have been without a start."""
+    of_form = [] if form == "default" else flags(FORMS[form])
+    of_model = [*TINY_TRANSFORMER, "--dropout", "0.2", "--label-smoothing", "0.1"]
+    at_once = ["--criterion", "self_kd", "--skd-alpha", "0.4", "--skd-warmup-updates", "0", *of_form]
+    waiting = build(tiny_translation, *of_model, *at_once, "--skd-start-update", "3")
+    plain = build(tiny_translation, *of_model, *at_once)
+    stock = build(tiny_translation, *of_model, "--criterion", "label_smoothed_cross_entropy")
+    sample, passes = batches(waiting)[0], []
+    waiting.model.encoder.register_forward_hook(lambda *_: passes.append(True))
+    for num_updates, alpha, of_one in [(0, 0, stock), (2, 0, stock), (3, 0.4, plain), (4, 0.4, plain)]:
+        waiting.criterion.set_num_updates(num_updates)
+        plain.criterion.set_num_updates(num_updates)
+        found = []
+        for criterion in (waiting.criterion, of_one.criterion):
+            passes.clear()
+            torch.manual_seed(2)
+            found.append(gradients(waiting.model, criterion, sample))
+            two = form in ("default", "full, self, T 2") and of_one is plain
+            assert len(passes) == (2 if two else 1)
+        (loss, _, logged, grads), (loss_, _, _, grads_) = found
+        assert ("skd_loss" in logged) == (of_one is plain)
+        assert loss.item() == pytest.approx(loss_.item(), rel=2e-6)
+        assert_close(grads, grads_, 2e-6)
+        assert logged["alpha"] == alpha
+
+
 def test_ignore_prefix_size_and_unreduced_loss(tiny_translation):
     flags = [*TINY_TRANSFORMER, *NO_DROPOUT, "--label-smoothing", "0.1", "--ignore-prefix-size", "2"]
     ours = build(tiny_translation, *flags, "--criterion", "self_kd", "--skd-alpha", "0")
@@ -410,8 +438,10 @@ def test_one_criterion_for_two_models_keeps_their_neighbours_apart(tiny_translat
     assert alone == shared
 
 
-def test_a_loop_without_update_numbers_is_warned_once(tiny_translation, caplog):
-    setup = build(tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", "--skd-warmup-updates", "10")
+@pytest.mark.parametrize("waiting", [["--skd-warmup-updates", "10"], ["--skd-start-update", "10"]])
+def test_a_loop_without_update_numbers_is_warned_once(waiting, tiny_translation, caplog):
+    of_criterion = ["--criterion", "self_kd", "--skd-warmup-updates", "0", *waiting]
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *of_criterion)
     for _ in range(2):
         gradients(setup.model, setup.criterion, batches(setup)[0])
     assert sum("was not told the update number" in record.message for record in caplog.records) == 1
@@ -450,6 +480,7 @@ def test_logged_means(tiny_translation):
         (["--skd-alpha=-0.1"], "self_kd: alpha must be in [0, 1], got -0.1"),
         (["--skd-alpha", "nan"], "self_kd: alpha must be in [0, 1], got nan"),
         (["--skd-warmup-updates=-1"], "self_kd: warmup_updates must be at least 0, got -1"),
+        (["--skd-start-update=-1"], "self_kd: start_update must be at least 0, got -1"),
         (["--skd-temperature", "0"], "self_kd: temperature must be above 0 and finite, got 0.0"),
         (["--skd-min-target-prob", "1.01"], "self_kd: min_target_prob must be in [0, 1], got 1.01"),
         (["--skd-support-size", "0"], "self_kd: support_size must be at least 1, got 0"),

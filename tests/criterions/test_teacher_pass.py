@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from selfkd_fairseq.criterions import self_kd
-from selfkd_fairseq.criterions import teacher_pass as teacher_pass_module
 from selfkd_fairseq.criterions.output_embedding import UnsupportedModelError
 from selfkd_fairseq.criterions.teacher_pass import TEACHER_MODES, teacher_pass
 from tests.core.forms import FORMS, flags
@@ -281,7 +280,7 @@ def one_worker():
 @pytest.mark.usefixtures("one_worker")
 def test_what_pytorch_ddp_cannot_train_twice_is_refused(of_model, find_unused, refused, tiny_translation, monkeypatch):
     """In one line, and only that, and for a reason: without the check it fails in torch."""
-    flags_of_both = [*SELF, "--skd-teacher-mode", "both", "--skd-warmup-updates", "0"]
+    flags_of_both = [*SELF, "--skd-teacher-mode", "both", "--skd-warmup-updates", "0", "--skd-start-update", "10"]
     setup = build(tiny_translation, *TINY_TRANSFORMER, "--dropout", "0.3", *flags_of_both, *of_model)
     sample, model = batches(setup)[0], setup.model.train()
     # The encoder layers of fairseq 0.12.2 hold second copies of their weights, which training does not use.
@@ -295,13 +294,16 @@ def test_what_pytorch_ddp_cannot_train_twice_is_refused(of_model, find_unused, r
 
     if refused is not None:
         with pytest.raises(UnsupportedModelError, match=f"^self_kd cannot train both passes .* {refused} .*legacy_ddp"):
-            train(parallel=True)
+            train(parallel=True)  # before the update at which the second pass begins
+        setup.criterion.set_num_updates(10)
         train(parallel=False)
-        monkeypatch.setattr(teacher_pass_module, "_check_takes_gradients_of_two_passes", lambda model: None)
+        monkeypatch.setattr(self_kd, "check_can_train_passes", lambda *_: None)
         with pytest.raises(RuntimeError, match="ready only once"):
             train(parallel=True)
         setup.criterion.teacher_mode = "train"
-    train(parallel=True)
+    for num_updates in (0, 10):
+        setup.criterion.set_num_updates(num_updates)
+        train(parallel=True)
 
 
 @pytest.mark.parametrize("mode", TEACHER_MODES)

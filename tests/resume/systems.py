@@ -27,6 +27,7 @@ DATA = {"transformer": "tiny_translation", "lstm": "tiny_language_model"}
 EMBEDDING = ["--skd-teacher", "embedding"]
 FORMS = {
     "default": [],  # two passes with dropout, both trained
+    "later": ["--skd-start-update", "5"],  # one pass before, the default from then on
     "train": ["--skd-teacher-mode", "train"],  # a second pass with dropout, forward alone
     "predicted": EMBEDDING,
     "full": [*EMBEDDING, "--skd-support", "full"],
