@@ -265,14 +265,13 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
         gives_features = reduce and self.implementation != "reference" and can_give_features(model)
         one_pass = functools.partial(features_instead_of_logits, model) if gives_features else contextlib.nullcontext
         teacher_output = None
-        if self._needs_teacher_pass(model):
+        needs_teacher_pass = self._needs_teacher_pass(model)
+        if needs_teacher_pass:
             # Before it is made, so that a training is refused when it begins, and not at --skd-start-update.
             check_can_train_passes(model, self.teacher_mode)
-            if self.started:
-                with one_pass():
-                    teacher_output = teacher_pass(
-                        model, sample["net_input"], sample["target"].device, self.teacher_mode
-                    )
+        if needs_teacher_pass and self.started:
+            with one_pass():
+                teacher_output = teacher_pass(model, sample["net_input"], sample["target"].device, self.teacher_mode)
         with one_pass():
             net_output = model(**sample["net_input"])
         if gives_features:
@@ -422,12 +421,14 @@ class SelfKDCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def _arguments(self, embedding: OutputEmbedding, model: nn.Module) -> Dict[str, Any]:
         """What both losses are told in the same words."""
+        # Found before the start, too: a validation would ask for them there, and training read what that one found.
+        neighbours = self.support_state.neighbours(embedding.weight)
         return {
             "alpha": self.alpha,
             "label_smoothing": self.eps,
             "ignore_index": self.padding_idx,
             "excluded": self.excluded,
-            "neighbours": self.support_state.neighbours(embedding.weight) if self._distils(model) else None,
+            "neighbours": neighbours if self._distils(model) else None,
             "generator": self.support_state.generator(model.training),
         }
 

@@ -10,6 +10,7 @@ import torch
 from fairseq.trainer import Trainer
 
 from selfkd_fairseq.core import CONTROLS, SIMILARITIES, SUPPORTS, SelfKDOptions
+from selfkd_fairseq.criterions import self_kd
 from selfkd_fairseq.criterions.self_kd import SelfKDCriterionConfig
 from tests import definition
 from tests.core import chance
@@ -122,6 +123,53 @@ def test_before_its_start_it_is_fairseqs_own_criterion(form, tiny_translation):
         assert loss.item() == pytest.approx(loss_.item(), rel=2e-6)
         assert_close(grads, grads_, 2e-6)
         assert logged["alpha"] == alpha
+
+
+@pytest.mark.parametrize(
+    "implementation, of_loss", [("fused", "self_kd_loss"), ("reference", "self_kd_loss_from_logits")]
+)
+def test_before_its_start_no_soft_targets_are_made_but_in_validation(
+    implementation, of_loss, tiny_translation, monkeypatch
+):
+    setup = build(
+        tiny_translation, *TINY_TRANSFORMER, "--criterion", "self_kd", "--skd-start-update", "3",
+        "--skd-implementation", implementation,
+    )  # fmt: skip
+    made, loss = [], getattr(self_kd, of_loss)
+
+    def recording(*arguments, **keywords):
+        options = keywords.get("options") or SelfKDOptions(**{k: keywords[k] for k in SelfKDOptions._fields})
+        made.append(options.reads_embedding or options.needs_teacher_pass)
+        return loss(*arguments, **keywords)
+
+    monkeypatch.setattr(self_kd, of_loss, recording)
+    sample = batches(setup)[0]
+    for num_updates, training in [(2, True), (2, False), (3, True), (3, False)]:
+        setup.criterion.set_num_updates(num_updates)
+        logged = setup.criterion(setup.model.train(training), sample)[2]
+        assert ("skd_loss" in logged) == made[-1]
+    assert made == [False, True, True, True]
+
+
+def test_a_validation_before_its_start_does_not_decide_which_neighbours_training_reads(tiny_translation):
+    losses = []
+    for validated in (False, True):
+        torch.manual_seed(1)
+        setup = build(
+            tiny_translation, *TINY_TRANSFORMER, *NO_DROPOUT, "--criterion", "self_kd", "--skd-start-update", "4",
+            "--skd-warmup-updates", "0", *flags(FORMS["nearest"]),
+        )  # fmt: skip
+        sample, generator = batches(setup)[0], torch.Generator().manual_seed(1)
+        for num_updates in range(6):
+            setup.criterion.set_num_updates(num_updates)
+            loss = setup.criterion(setup.model.train(), sample)[0]
+            if validated and num_updates == 1:
+                setup.criterion(setup.model.eval(), sample)
+            with torch.no_grad():
+                weight = setup.model.decoder.output_projection.weight
+                weight.add_(torch.randn(weight.shape, generator=generator))
+        losses.append(loss.item())
+    assert losses[0] == losses[1]
 
 
 def test_ignore_prefix_size_and_unreduced_loss(tiny_translation):

@@ -306,10 +306,11 @@ def test_what_pytorch_ddp_cannot_train_twice_is_refused(of_model, find_unused, r
         train(parallel=True)
 
 
+@pytest.mark.parametrize("start", ["0", "10"])
 @pytest.mark.parametrize("mode", TEACHER_MODES)
-def test_a_second_pass_of_another_input_than_the_first_is_refused(mode, tiny_translation):
+def test_a_second_pass_of_another_input_than_the_first_is_refused(mode, start, tiny_translation):
     """compute_loss is called with the output of a pass whose input may be another: translation_moe replaces a token."""
-    setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF, "--skd-teacher-mode", mode)
+    setup = build(tiny_translation, *TINY_TRANSFORMER, *SELF, "--skd-teacher-mode", mode, "--skd-start-update", start)
     model, sample = setup.model.train(), batches(setup)[0]
     output = model(**sample["net_input"])
     with pytest.raises(
