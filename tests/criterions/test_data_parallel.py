@@ -28,6 +28,7 @@ MODELS = {
     "tied": [*TINY_TRANSFORMER, "--share-all-embeddings"],
     "lstm": TINY_LSTM,
 }
+STARTS = {"self both, later": 2}  # setting -> --skd-start-update, where it is not 0
 SETTINGS = {
     **{
         f"{model}, {support}": [*MODELS[model], *BATCHES, *SELF_KD, "--skd-support", support]
@@ -47,7 +48,7 @@ SETTINGS = {
         *MODELS["tied"],
         *BATCHES,
         *SELF_KD,
-        *flags({**FORMS["full, cosine, self"], "teacher_mode": "both", "start_update": 2}),
+        *flags({**FORMS["full, cosine, self"], "teacher_mode": "both", "start_update": STARTS["self both, later"]}),
     ],
     "self within": [*MODELS["untied"], *BATCHES, *SELF_KD, *flags(FORMS["nearest, cosine, self, within, T 2"])],
     "sentence_avg": [*MODELS["tied"], *BATCHES, *SELF_KD, "--sentence-avg", "--lr", "0.2"],
@@ -171,7 +172,7 @@ def test_gradients_and_logged_sums_are_those_of_one_process(setting, ddp, worker
         expected = {k: v * number_of_batches if k in per_batch else v for k, v in alone["logged"].items()}
         assert first["logged"] == second["logged"] == pytest.approx(expected, rel=1e-9)
         assert first["shown"] == second["shown"] == pytest.approx(alone["shown"], rel=1e-9)
-    start = 2 if setting == "self both, later" else 0
+    start = STARTS.get(setting, 0)
     assert [updates[0]["shown"]["alpha"] for updates in both] == pytest.approx(
         [0.4 * min(1, max(0, done - start) / 3) for done in range(5)], abs=1e-5
     )

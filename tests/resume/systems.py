@@ -25,9 +25,10 @@ SYSTEMS = {
 UPDATES_PER_EPOCH = {"transformer": 7, "lstm": 15}
 DATA = {"transformer": "tiny_translation", "lstm": "tiny_language_model"}
 EMBEDDING = ["--skd-teacher", "embedding"]
+STARTS = {"later": 5}  # form -> --skd-start-update, where it is not 0
 FORMS = {
     "default": [],  # two passes with dropout, both trained
-    "later": ["--skd-start-update", "5"],  # one pass before, the default from then on
+    "later": ["--skd-start-update", str(STARTS["later"])],  # one pass before, the default from then on
     "train": ["--skd-teacher-mode", "train"],  # a second pass with dropout, forward alone
     "predicted": EMBEDDING,
     "full": [*EMBEDDING, "--skd-support", "full"],

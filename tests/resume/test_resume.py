@@ -3,7 +3,7 @@
 import pytest
 
 from tests.resume.processes import Run
-from tests.resume.systems import DATA, FORMS, SYSTEMS, UPDATES_PER_EPOCH
+from tests.resume.systems import DATA, FORMS, STARTS, SYSTEMS, UPDATES_PER_EPOCH
 from tests.resume.trainings import assert_same_checkpoint, checkpoint, logged, updates_done
 
 N = 9
@@ -32,5 +32,5 @@ def test_resume_in_mid_epoch_that_goes_on_into_the_next_epoch_is_bit_equal(syste
     assert two == {key: record for key, record in one.items() if key[1] > N}
     # alpha of an update is that of the number of updates done before it; it still rises at the cut.
     alphas = [float(record["alpha"]) for (kind, _), record in one.items() if kind == "update"]
-    start = 5 if form == "later" else 0
+    start = STARTS.get(form, 0)
     assert alphas == pytest.approx([0.5 * min(1, max(0, done - start) / 12) for done in range(2 * N)], abs=1e-5)
