@@ -8,7 +8,7 @@
 #   WHEELS=DIR      take fairseq, what it needs, and pytest, hypothesis and coverage from there, no network
 #   MULTI30K=DIR    what scripts/prepare_multi30k.sh made, PTB=DIR what scripts/prepare_ptb.sh made; without them the parts
 #                   that read them are passed over, with a line
-#   NAMES, SEEDS, JOBS  of the study: rows of search.tsv, their seeds, trainings at a time (seven rows, 1 2 3, 14)
+#   NAMES, SEEDS, JOBS  of the study: rows of search.tsv, their seeds, trainings at a time (eleven rows, 1 2 3, 14)
 #   SECONDS_IN_ALL  end after so many (default 520); what was cut off goes on when the same command is given again
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -118,13 +118,15 @@ run_study() {
         return
     fi
     local multi30k=$root/examples/translation/multi30k split
+    local rows='label_smoothing both both_alone both_shuffled_rows rdrop_1 cross_entropy predicted'
+    rows+=' both_late both_late_alone both_late_shuffled_rows label_smoothing_71'
     if [ -z "$dry_run" ] && command -v nvidia-cuda-mps-control >/dev/null; then
         CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
         export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
         nvidia-cuda-mps-control -d && trap 'echo quit | nvidia-cuda-mps-control' EXIT
     fi
     step study env OMP_NUM_THREADS=1 SPLITS='valid test' JOBS="${JOBS:-14}" SEEDS="${SEEDS:-1 2 3}" \
-        NAMES="${NAMES:-label_smoothing both both_shuffled_rows both_alone cross_entropy predicted rdrop_1}" \
+        NAMES="${NAMES:-$rows}" \
         bash "$multi30k/search.sh" "$MULTI30K" "$output/runs"
     for split in valid test; do
         step "study-$split" bash -c 'python -m selfkd_fairseq.cli.compare "$1"/*/* --gen-subset "$2" --baseline label_smoothing \
