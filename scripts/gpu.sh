@@ -99,7 +99,7 @@ run_trainings() {
                 "$output/checkpoints/multi30k-$precision" --max-epoch 2 "--$precision" --log-file "$output/multi30k-$precision.json"
         fi
         if [ -n "${PTB:-}" ]; then
-            step "ptb-$precision" bash "$root/examples/language_model/ptb/train.sh" zaremba_small self_kd "$PTB/bin" \
+            step "ptb-$precision" bash "$root/examples/language_model/ptb/train.sh" tied_small self_kd "$PTB/bin" \
                 "$output/checkpoints/ptb-$precision" --max-epoch 1 "--$precision" --log-file "$output/ptb-$precision.json"
         fi
     done

@@ -1,5 +1,5 @@
-# Sourced by the train.sh of a corpus, which sets `recipe`, flags of fairseq-train that win over those below, and may
-# set `skd_warmup_updates`. One recipe for all systems: only the criterion differs. Flags of the caller win over all.
+# Sourced by the train.sh of a corpus, which sets `recipe`, flags of fairseq-train that win over those below. One recipe
+# for all systems: only the criterion differs. Flags of the caller win over all.
 if [ $# -lt 3 ]; then
     sed -n '2,/^set /s/^# //p' "$0" >&2
     exit 2
@@ -13,9 +13,7 @@ check_paths "$root" "$data" "$save_dir"
 case $system in
     label_smoothing) criterion=(--criterion label_smoothed_cross_entropy --label-smoothing 0.1) ;;
     self_kd | self_kd_predicted)
-        criterion=(
-            --criterion self_kd --label-smoothing 0.1 --skd-alpha 0.5 --skd-warmup-updates "${skd_warmup_updates:-4000}"
-        ) ;;
+        criterion=(--criterion self_kd --label-smoothing 0.1 --skd-alpha 0.5 --skd-warmup-updates 4000) ;;
     *) echo "train.sh: SYSTEM must be label_smoothing, self_kd or self_kd_predicted, got '$system'" >&2; exit 2 ;;
 esac
 if [ "$system" = self_kd_predicted ]; then criterion+=(--skd-teacher embedding); fi

@@ -39,8 +39,8 @@ def test_hydra_trains_from_the_config(config, widths, optimizer, tiny_language_m
     assert state["model"][layers].size(1) == (8 if widths else 200)
 
 
-@pytest.mark.parametrize("model", ["zaremba_small", "zaremba_medium", "zaremba_large", "awd_lstm"])
-@pytest.mark.parametrize("system", ["cross_entropy", "self_kd", "self_kd_predicted"])
+@pytest.mark.parametrize("model", ["zaremba_small", "zaremba_medium", "zaremba_large", "tied_small", "awd_lstm"])
+@pytest.mark.parametrize("system", ["cross_entropy", "self_kd", "self_kd_full", "self_kd_predicted"])
 def test_train_script_gives_the_published_recipe(model, system, tmp_path):
     """The command line that the script builds, shown by a fairseq-train that only prints it."""
     (tmp_path / "fairseq-train").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
@@ -57,6 +57,7 @@ def test_train_script_gives_the_published_recipe(model, system, tmp_path):
         "zaremba_small": ("20", "20", "5", "1.0", "13"),
         "zaremba_medium": ("20", "35", "5", "1.0", "39"),
         "zaremba_large": ("20", "35", "10", "1.0", "55"),
+        "tied_small": ("20", "35", "5", "1.0", "20"),  # ours
         "awd_lstm": ("20", "70", "0.25", "30", "500"),
     }[model]
     names = ("--batch-size", "--tokens-per-sample", "--clip-norm", "--lr", "--max-epoch")
@@ -86,7 +87,7 @@ def test_train_and_evaluate_scripts(tiny_language_model, tmp_path):
         )  # fmt: skip
 
     small = ["--cpu", "--max-epoch", "1", "--decoder-embed-dim", "8", "--decoder-hidden-size", "8"]
-    bash("train.sh", "zaremba_small", "self_kd", tiny_language_model, tmp_path / "run", *small, "--batch-size", "4")
+    bash("train.sh", "tied_small", "self_kd", tiny_language_model, tmp_path / "run", *small, "--batch-size", "4")
     assert (tmp_path / "run" / "log.json").exists()
     done = bash(
         "evaluate.sh", tiny_language_model, tmp_path / "run" / "checkpoint_best.pt", "--cpu", "--tokens-per-sample",

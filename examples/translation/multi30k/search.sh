@@ -26,7 +26,7 @@ train_and_evaluate() {
     shift 4
     if [ ! -e "$checkpoints/average.pt" ]; then
         # shellcheck disable=SC2086  # a row holds several flags
-        bash "$here/train.sh" label_smoothing "$data" "$checkpoints" --seed "$seed" --log-file "$run/log.json" --max-epoch 40 \
+        bash "$here/train.sh" label_smoothing "$data" "$checkpoints" --seed "$seed" --log-file "$run/log.json" \
             --keep-last-epochs "$last_epochs" --required-batch-size-multiple 1 --best-checkpoint-metric nll_loss $flags "$@"
         python -m selfkd_fairseq.cli.average_checkpoints --last-epochs "$last_epochs" "$checkpoints" --output "$checkpoints/average.pt"
     fi
