@@ -175,7 +175,7 @@ def count(
             torch.empty(tokens, dtype=torch.long),
         )
         counter = _Counter(tensors, casts_are_free)
-        modules = ("chunk_passes", "fused_divergence")
+        modules = ("chunk_passes", "fused_full_divergence", "fused_sparse_divergence")
         with contextlib.ExitStack() as stack:
             for module in modules:
                 stack.enter_context(mock.patch(f"selfkd_fairseq.core.{module}.compiled", counter.compiled))

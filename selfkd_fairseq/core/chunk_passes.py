@@ -12,16 +12,9 @@ from torch import Tensor
 
 from .arguments import word_ids, word_mask
 from .compiled_rows import Sums, compiled, read_rows, write_rows
-from .fused_divergence import (
-    Chunk,
-    DivergenceInputs,
-    FullDivergence,
-    SparseDivergence,
-    SupportWords,
-    Terms,
-    make_divergence,
-    sparse_terms,
-)
+from .fused_divergence import Chunk, Divergence, DivergenceInputs, Terms
+from .fused_full_divergence import FullDivergence
+from .fused_sparse_divergence import SparseDivergence, SupportWords, sparse_terms
 from .options import SelfKDOptions
 from .supports import SUPPORTS, largest
 
@@ -42,7 +35,8 @@ class ChunkPasses:
         self.inputs, self.on_target, self.scale, self.wants_gradient = inputs, on_target, scale, wants_gradient
         self.dtype = inputs.dtype
         self.excluded_ids = word_ids(inputs.excluded, inputs.target.device)
-        self.divergence = make_divergence(inputs)
+        of_support = FullDivergence if SUPPORTS[inputs.options.support] is None else SparseDivergence
+        self.divergence: Divergence = of_support(inputs)
 
     def run(self, z: Tensor, tokens: slice) -> Tuple[Sums, Tensor, Tensor]:
         """Read the logits of a chunk.
@@ -136,7 +130,7 @@ def sparse_rows(
     """All that is made of C tokens once their logits have been read, for a compiler to fuse.
 
     Args:
-        words: see :class:`~.fused_divergence.SupportWords`.
+        words: see :class:`~.fused_sparse_divergence.SupportWords`.
         target_logit: (C,) in the dtype of the features.
         read: what :func:`~.compiled_rows.read_rows` gives first: largest logit, its word, logsumexp less it, (C,) each.
         keep: (C,) bool, False for tokens that do not count; None: all do.

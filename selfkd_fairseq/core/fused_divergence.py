@@ -1,43 +1,20 @@
-"""L_SKD of the fused loss, chunk by chunk: its sums, and what it adds to the gradient of the logits.
+"""What L_SKD of the fused loss is, whichever words share probability: what it reads, what it adds chunk by chunk.
 
     L_SKD = T^2 sum_i KL(q_i || pT_i)        pT_i = softmax(z_i / T), over all words or over the words of the support
     dL_SKD/dz_ik = T (pT_ik - q_ik)
 
-Equations: ``docs/method.md``; the loss around it: :mod:`.fused_linear_loss`.
+Equations: ``docs/method.md``; over few words: :mod:`.fused_sparse_divergence`, over every word:
+:mod:`.fused_full_divergence`; the loss around it: :mod:`.fused_linear_loss`.
 """
 
-import math
-from typing import NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
-from .compiled_rows import Sums, compiled, full_rows
-from .fused_full_targets import FullTargets, expectations
-from .geometry import SIMILARITIES
-from .half_products import product
 from .options import SelfKDOptions
-from .soft_targets import (
-    effective_temperature,
-    entropy,
-    make_shuffle,
-    shuffled_words,
-    sparse_soft_targets,
-)
-from .supports import SUPPORTS, Choice, mark_support
 
-__all__ = [
-    "Chunk",
-    "Divergence",
-    "DivergenceInputs",
-    "FullDivergence",
-    "SparseDivergence",
-    "SupportWords",
-    "Terms",
-    "make_divergence",
-    "project",
-    "sparse_terms",
-]
+__all__ = ["Chunk", "Divergence", "DivergenceInputs", "Terms", "project"]
 
 
 class DivergenceInputs(NamedTuple):
@@ -175,249 +152,6 @@ class Divergence:
         raise NotImplementedError
 
 
-class SupportWords(NamedTuple):
-    """What the soft targets of C tokens read of the large tensors, for the K words of each support, the target first.
-
-    Attributes:
-        indices: (C, K) int64, the words.
-        shares_of: (C, K) int64, the words that get their shares: others with the control ``shuffled``.
-        logits: (C, K) of these, in the dtype of the features.
-        rows: (C, K, d) of W that the similarities are taken of; None where W is not read.
-        centre: (d,), see :class:`~.geometry.Measure`; None where it is not needed.
-        temperature: () tau'; None where W is not read.
-        teacher_scores: (C, K) z0 of ``indices``, for the teacher ``self``, else None.
-    """
-
-    indices: Tensor
-    shares_of: Tensor
-    logits: Tensor
-    rows: Optional[Tensor]
-    centre: Optional[Tensor]
-    temperature: Optional[Tensor]
-    teacher_scores: Optional[Tensor]
-
-
-def sparse_terms(
-    words: SupportWords, best_logit: Tensor, excess: Tensor, keep: Optional[Tensor], alpha: Union[float, Tensor],
-    options: SelfKDOptions, excluded: Sequence[int],
-) -> Terms:  # fmt: skip
-    """L_SKD of C tokens over the few words of their supports.
-
-    Args:
-        words: see :class:`SupportWords`.
-        best_logit: (C,) the largest logit, float32 or better, and so is the result.
-        excess: (C,) logsumexp of the logits less the largest.
-        keep: (C,) bool, False for tokens that do not count; None: all do.
-        alpha: weight of the term, a number or (). A compiler takes a number as a constant.
-        options: of a sparse support, checked.
-        excluded: word ids that are in no support except as the target.
-
-    Returns:
-        :class:`Terms`, in nats, of each token, no sums; no gradient flows.
-    """
-    dtype, temperature, is_within = excess.dtype, options.student_temperature, options.normalise == "support"
-    support, measures = mark_support(words.indices, excluded), None
-    if words.rows is not None:
-        measures = SIMILARITIES[options.similarity].measure.of_rows(words.rows, words.centre)
-    q = sparse_soft_targets(support, options, dtype, measures, words.temperature, words.teacher_scores)
-    below_best = (words.logits.to(dtype) - best_logit.unsqueeze(1)).masked_fill(~q.valid, 0.0)
-    if is_within:
-        scores = (below_best / temperature).masked_fill(~q.valid, -math.inf)
-        lprobs = torch.log_softmax(scores, dim=1).masked_fill(~q.valid, 0.0)
-        shares = temperature * (q.probs - lprobs.exp().masked_fill(~q.valid, 0.0))
-    else:
-        lprobs, shares = below_best - excess.unsqueeze(1), q.probs
-    h = entropy(q.probs)
-    loss = temperature**2 * (-(q.probs * lprobs).sum(dim=1) - h)
-    if measures is None:
-        measure, num_pairs = torch.zeros_like(h), torch.zeros((), dtype=torch.long, device=h.device)
-    else:
-        others = q.valid[:, 1:]
-        measure = measures[:, 1:].masked_fill(~others, 0.0).sum(dim=1).to(dtype)
-        num_pairs = (others if keep is None else others & keep.unsqueeze(1)).sum()
-    return Terms(loss, q.probs[:, 0], h, measure, num_pairs, (words.shares_of, -alpha * shares))
-
-
-class SparseDivergence(Divergence):
-    """Over the few words of a support, normalised over all words (T is 1 then) or over those of the support.
-
-    Args:
-        inputs: see :class:`DivergenceInputs`.
-    """
-
-    def __init__(self, inputs: DivergenceInputs):
-        super().__init__(inputs)
-        options = inputs.options
-        self.words: Optional[Tensor] = None
-        words_of = SUPPORTS[options.support]
-        if options.support != "predicted" and words_of is not None:  # whose words come from the logits of each chunk
-            choice = Choice(
-                None, inputs.embedding, inputs.target, options.support_size, inputs.excluded,
-                neighbours=inputs.neighbours, generator=inputs.generator,
-            )  # fmt: skip
-            self.words = words_of(choice)
-        embedding = inputs.embedding
-        temperature = compiled(effective_temperature) if inputs.compiled else effective_temperature
-        self.temperature = temperature(embedding, options) if options.reads_embedding else None
-        self.centre = SIMILARITIES[options.similarity].measure.centre(embedding) if options.reads_embedding else None
-        self.shuffle = make_shuffle(options, embedding.size(0), inputs.excluded, embedding.device)
-
-    def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
-        """See :meth:`Divergence.add`.
-
-        Args:
-            chunk: of tokens in the order of ``inputs.target``.
-            wants_gradient: not read: what the term adds to the gradient is a few numbers.
-
-        Returns:
-            :class:`Terms` of the chunk.
-        """
-        alpha, options, excluded = self.inputs.alpha, self.inputs.options, self.inputs.excluded
-        words = self.words_of(chunk)
-        return sparse_terms(words, chunk.best_logit, chunk.excess, chunk.keep, alpha, options, excluded)
-
-    def words_of(self, chunk: Chunk) -> SupportWords:
-        """What of the large tensors the soft targets of a chunk read.
-
-        Args:
-            chunk: of tokens in the order of ``inputs.target``.
-
-        Returns:
-            :class:`SupportWords`; no gradient flows.
-        """
-        inputs = self.inputs
-        options, tokens = inputs.options, chunk.tokens
-        chosen = chunk.predicted if self.words is None else self.words[tokens]
-        assert chosen is not None
-        indices = torch.cat([inputs.target[tokens].unsqueeze(1), chosen], dim=1)
-        rows_of, shares_of = shuffled_words(indices, options, self.shuffle)
-        rows = inputs.embedding[rows_of] if options.reads_embedding else None
-        teacher_scores = None
-        if inputs.paired:
-            partners = torch.arange(indices.size(0), device=indices.device) ^ 1
-            teacher_scores = chunk.z[partners.unsqueeze(1), indices].to(inputs.dtype)
-        elif inputs.teacher_features is not None:
-            teacher_scores = self._teacher_scores(inputs.teacher_features[tokens], indices)
-        return SupportWords(
-            indices, shares_of, chunk.z.gather(1, shares_of), rows, self.centre, self.temperature, teacher_scores
-        )  # fmt: skip
-
-    def _teacher_scores(self, features: Tensor, indices: Tensor) -> Tensor:
-        """z0 (C, K) of the words of a support: a few products, no row over the vocabulary."""
-        inputs = self.inputs
-        scores = torch.bmm(inputs.weight[indices], features.unsqueeze(2)).squeeze(2).to(inputs.dtype)
-        return scores if inputs.bias is None else scores + inputs.bias[indices].to(inputs.dtype)
-
-
-class FullDivergence(Divergence):
-    """Over every word, at any temperature of the student.
-
-    Args:
-        inputs: see :class:`DivergenceInputs`.
-    """
-
-    def __init__(self, inputs: DivergenceInputs):
-        super().__init__(inputs)
-        self.targets = FullTargets(
-            inputs.embedding, inputs.options, inputs.excluded, inputs.chunk_size, inputs.dtype, inputs.compiled,
-            inputs.paired,
-        )  # fmt: skip
-        shape, device = (inputs.chunk_size, inputs.embedding.size(0)), inputs.target.device
-        self.softened = self.teacher_logits = self.below_best = None
-        if self.student_temperature != 1 and not inputs.compiled:
-            self.softened = torch.empty(shape, dtype=inputs.dtype, device=device)
-        if inputs.weight.dtype != inputs.dtype and not inputs.compiled:
-            self.below_best = torch.empty(shape, dtype=inputs.dtype, device=device)
-        self.gradient = None
-        if inputs.paired and inputs.compiled:  # the logits of a token are read for the other pass, too
-            self.gradient = torch.empty(shape, dtype=inputs.weight.dtype, device=device)
-        if inputs.teacher_features is not None:
-            # Compiled passes read them as they read those of the model; the others work on them in place.
-            dtype = inputs.weight.dtype if inputs.compiled else inputs.dtype
-            self.teacher_logits = torch.empty(shape, dtype=dtype, device=device)
-
-    def prepared(self, z: Tensor, best_logit: Tensor) -> Tensor:
-        """See :meth:`Divergence.prepared`: a sum over V words of large logits would lose what tells them apart.
-
-        Args:
-            z: (C, V) in the dtype of the features; overwritten, but not where that is of half precision.
-            best_logit: (C,) the largest, float32 or better.
-
-        Returns:
-            (C, V), ``z`` less the largest.
-        """
-        out = z if self.below_best is None else self.below_best[: z.size(0)]
-        return torch.sub(z, best_logit.unsqueeze(1), out=out)
-
-    def add(self, chunk: Chunk, wants_gradient: bool) -> Terms:
-        """See :meth:`Divergence.add`.
-
-        Args:
-            chunk: of tokens in the order of ``inputs.target``.
-            wants_gradient: whether ``chunk.probs`` is read afterwards.
-
-        Returns:
-            :class:`Terms` of the chunk.
-        """
-        inputs, temperature, below_best = self.inputs, self.student_temperature, chunk.z
-        assert chunk.probs is not None
-        q = self.targets.chunk(inputs.target[chunk.tokens], self._teacher_logits(below_best, chunk.tokens), chunk.keep)
-        excess, softened = chunk.excess, None
-        if self.softened is not None:
-            below_best.div_(temperature)
-            softened = torch.softmax(below_best, dim=1, out=self.softened[: below_best.size(0)])
-            excess = -softened.gather(1, chunk.best_word.unsqueeze(1)).squeeze(1).log()
-        expected = expectations(q.probs, below_best)
-        if wants_gradient and inputs.alpha > 0:
-            if softened is None:
-                chunk.probs.sub_(q.probs, alpha=inputs.alpha)
-            else:
-                chunk.probs.mul_(1.0 - inputs.alpha).add_(softened.sub_(q.probs), alpha=inputs.alpha * temperature)
-        loss = temperature**2 * (excess - expected - q.entropy)
-        return Terms(loss, q.target_prob, q.entropy, q.measure, q.num_pairs)
-
-    def add_compiled(
-        self, z: Tensor, tokens: slice, weights: Tensor, scale: float, wants_gradient: bool
-    ) -> Tuple[Sums, Tensor, Tensor]:
-        """As :meth:`add`, and all else that the loss wants to know of a chunk, in compiled passes.
-
-        Args:
-            z: (C, V) logits, in the dtype of the features; may be overwritten.
-            tokens: which of the N.
-            weights: (n,) two numbers, as :func:`~.compiled_rows.full_rows` takes them.
-            scale: of the gradient.
-            wants_gradient: whether it is.
-
-        Returns:
-            :class:`~.compiled_rows.Sums`, in nats, of each token, no sums; () int64 the number of pairs; and (C, V)
-            ``scale`` times dL/dz, if the gradient is wanted.
-        """
-        target = self.inputs.target[tokens].clone()  # a compiler would tell views by where they begin
-        teacher_logits = self._teacher_logits(z, tokens)
-        rows = self.targets.rows_of_tokens(target, teacher_logits)
-        dz = None if self.gradient is None else self.gradient[: z.size(0)]
-        terms = compiled(full_rows)(z, rows, self.inputs.options, weights, scale, wants_gradient, out=dz)
-        return terms, self.targets.num_pairs(target, self.inputs.kept(tokens)), z if dz is None else dz
-
-    def _teacher_logits(self, z: Tensor, tokens: slice) -> Optional[Tensor]:
-        """z0 (C, V) of the teacher ``self``, of pairs z itself; None where there is none.
-
-        For passes that are not compiled they are in the dtype of the computation, and less the largest of each token.
-        """
-        inputs = self.inputs
-        if inputs.paired:
-            return z
-        if self.teacher_logits is None:
-            return None
-        assert inputs.teacher_features is not None
-        logits = self.teacher_logits[: z.size(0)]
-        if inputs.compiled:
-            return project(inputs.teacher_features[tokens], inputs.weight, inputs.bias, logits)
-        bias = None if inputs.bias is None else inputs.bias.to(inputs.dtype)
-        product(logits, inputs.teacher_features[tokens], inputs.weight.t(), bias)
-        return logits.sub_(logits.amax(dim=1, keepdim=True))
-
-
 def project(features: Tensor, weight: Tensor, bias: Optional[Tensor], out: Tensor) -> Tensor:
     """Logits of a chunk.
 
@@ -433,15 +167,3 @@ def project(features: Tensor, weight: Tensor, bias: Optional[Tensor], out: Tenso
     if bias is None:
         return torch.mm(features, weight.t(), out=out)
     return torch.addmm(bias, features, weight.t(), out=out)
-
-
-def make_divergence(inputs: DivergenceInputs) -> Divergence:
-    """The term for the support at hand.
-
-    Args:
-        inputs: see :class:`DivergenceInputs`.
-
-    Returns:
-        A :class:`Divergence`, before the first chunk.
-    """
-    return FullDivergence(inputs) if SUPPORTS[inputs.options.support] is None else SparseDivergence(inputs)
