@@ -8,7 +8,7 @@
 #   WHEELS=DIR      take fairseq, what it needs, and pytest, hypothesis and coverage from there, no network
 #   MULTI30K=DIR    what scripts/prepare_multi30k.sh made, PTB=DIR what scripts/prepare_ptb.sh made; without them the parts
 #                   that read them are passed over, with a line
-#   NAMES, SEEDS, JOBS  of the study: rows of search.tsv, their seeds, trainings at a time (eleven rows, 1 2 3, 14)
+#   NAMES, SEEDS, JOBS  of the study: rows of search.tsv, their seeds, trainings at a time (those of docs/results.md, 1 2 3, 14)
 #   SECONDS_IN_ALL  end after so many (default 520); what was cut off goes on when the same command is given again
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -119,7 +119,7 @@ run_study() {
     fi
     local multi30k=$root/examples/translation/multi30k split
     local rows='label_smoothing both both_alone both_shuffled_rows rdrop_1 cross_entropy predicted'
-    rows+=' both_late both_late_alone both_late_shuffled_rows label_smoothing_71'
+    rows+=' both_late both_late_alone both_late_shuffled_rows both_late_others label_smoothing_71'
     if [ -z "$dry_run" ] && command -v nvidia-cuda-mps-control >/dev/null; then
         CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
         export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY

@@ -23,6 +23,7 @@ class Options(NamedTuple):
     similarity: str = "distance"
     teacher: str = "embedding"
     embedding_weight: float = 1.0
+    gate: str = "all"
     student_temperature: float = 1.0
     normalise: str = "vocabulary"
     control: str = "none"
@@ -200,6 +201,14 @@ def row_of(token, space, options):
     scores = scores_of(token, space, options)
     q = np.where(support, np.exp(np.where(support, scores - scores[support].max(), 0.0)), 0.0)
     q /= q.sum()
+    if options.gate == "others" and options.teacher == "self" and options.control != "uniform":
+        of_model = np.asarray(token.teacher_logits, dtype=np.float64)[support] / options.student_temperature
+        others = np.exp(scores - scores[support & (np.arange(vocabulary) != t)].max(initial=-np.inf))
+        q = np.where(support, others, 0.0) if support.sum() > 1 else np.zeros(vocabulary)
+        q[t] = 0.0
+        kept = float(np.exp(log_softmax(of_model))[np.flatnonzero(support) == t][0])
+        q *= (1.0 - kept) / max(q.sum(), 1e-300)
+        q[t] = kept if support.sum() > 1 else 1.0
     if q[t] < options.min_target_prob:
         q *= (1.0 - options.min_target_prob) / (1.0 - q[t])
         q[t] = options.min_target_prob

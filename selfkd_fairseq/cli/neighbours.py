@@ -77,7 +77,9 @@ def _soft_target_options(options: argparse.Namespace, trained_with: SelfKDOption
     if soft.teacher == "self" and soft.embedding_weight > 0:  # lambda times a score is one of another temperature
         root = 2 if soft.similarity == "gaussian" else 1
         soft = soft._replace(temperature=soft.temperature / soft.embedding_weight ** (1 / root))
-    soft = soft._replace(teacher="embedding", control="none", normalise="vocabulary", student_temperature=1.0)
+    soft = soft._replace(
+        teacher="embedding", gate="all", control="none", normalise="vocabulary", student_temperature=1.0
+    )  # fmt: skip
     names = ("similarity", "temperature", "temperature_scale", "min_target_prob")
     given = {name: getattr(options, f"skd_{name}") for name in names}
     soft = soft._replace(**{name: value for name, value in given.items() if value is not None})

@@ -2,7 +2,7 @@
 
 from .alpha_schedule import alpha_at_update
 from .geometry import SIMILARITIES, TEMPERATURE_SCALES, rms_distance
-from .options import CONTROLS, NORMALISATIONS, TEACHERS, SelfKDOptions
+from .options import CONTROLS, GATES, NORMALISATIONS, TEACHERS, SelfKDOptions
 from .reference_loss import SelfKDLoss, Statistics, self_kd_loss_from_logits
 from .self_kd_loss import IMPLEMENTATIONS, self_kd_loss
 from .soft_targets import SoftTargets, soft_targets
@@ -10,6 +10,7 @@ from .supports import SUPPORTS, nearest_words
 
 __all__ = [
     "CONTROLS",
+    "GATES",
     "IMPLEMENTATIONS",
     "NORMALISATIONS",
     "SIMILARITIES",

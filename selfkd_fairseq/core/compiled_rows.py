@@ -202,6 +202,16 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: T
     return scores, highest, measure
 
 
+def _kept_by_target(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: Tensor) -> Tensor:
+    """What the other pass gives to the target, over the words that may have probability: (C,)."""
+    assert rows.teacher_logits is not None
+    teacher_logits = of_partners(rows.teacher_logits) if rows.paired else rows.teacher_logits
+    softened = teacher_logits.to(logits.dtype) / options.student_temperature
+    softened = softened.masked_fill(rows.left_out & ~of_target, -math.inf)
+    below = softened - softened.amax(dim=1, keepdim=True)
+    return (below.masked_fill(~of_target, -math.inf).amax(dim=1) - below.exp().sum(dim=1).log()).exp()
+
+
 def full_rows(
     z: Tensor, rows: FullRows, options: SelfKDOptions, weights: Tensor, scale: float, wants_gradient: bool,
     out: Optional[Tensor] = None,
@@ -238,6 +248,12 @@ def full_rows(
     below_of_target = of_targets(below_best)
 
     scores, highest, measure = _scores(rows, of_target, options, logits)
+    kept = None
+    if options.spares_target:
+        kept = _kept_by_target(rows, of_target, options, logits)
+        scores = scores.masked_fill(of_target, -math.inf)  # the others share what it leaves
+        highest = scores.amax(dim=1, keepdim=True)
+        highest = torch.where(highest == -math.inf, 0.0, highest)
     below = (scores - highest).clamp_max(0.0)
     shares = below.exp()  # of q, but for two factors: one for the target, one for the others
     entropies = of_others(shares * below.masked_fill(below == -math.inf, 0.0))
@@ -245,9 +261,12 @@ def full_rows(
         shares = rows.shuffle.columns(shares, rows.target)
     target_share, others, expected = of_targets(shares), of_others(shares), of_others(shares * below_best)
     total, floor = target_share + others, options.min_target_prob
-    target_prob = target_share / total
+    target_prob = target_share / total if kept is None else kept
     # What is left for the others, a word at a time; a target that is alone keeps all.
-    share = torch.where(target_prob < floor, (1.0 - floor) / others, 1.0 / total)
+    if kept is None:
+        share = torch.where(target_prob < floor, (1.0 - floor) / others, 1.0 / total)
+    else:
+        share = (1.0 - target_prob.clamp_min(floor)) / others
     share = torch.where(others == 0, 0.0, share)
     target_prob = torch.where(others == 0, 1.0, target_prob.clamp_min(floor))
     entropy = torch.special.entr(target_prob) - share * entropies - others * torch.special.xlogy(share, share)

@@ -140,8 +140,9 @@ class FullTargets:
             return FullChunk(self._spread(probs, inverse, self.buffers[0]), target_prob, entropy, measure, pairs)
         measure = self._spread(measure, inverse)
         measure = measure.repeat_interleave(2) if self.paired else measure
+        kept = self._kept_by_target(teacher_logits, target) if self.options.spares_target else None
         scores = self._gated(teacher_logits, rows, inverse)
-        probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()])
+        probs, target_prob, entropy = self._distribution(scores, target, self.buffers[0][: target.numel()], kept)
         return FullChunk(probs, target_prob, entropy, measure, pairs)
 
     def _gated(self, teacher_logits: Tensor, rows: Tensor, inverse: Optional[Tensor]) -> Tensor:
@@ -159,6 +160,15 @@ class FullTargets:
             else:
                 torch.mul(of_other, softness, out=mine)
         return scores
+
+    def _kept_by_target(self, teacher_logits: Tensor, target: Tensor) -> Tensor:
+        """What the other pass gives to the targets, over the words that may have probability: (C, 1)."""
+        column = target.unsqueeze(1)
+        logits = teacher_logits / self.options.student_temperature
+        of_target = logits.gather(1, column)
+        logits.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, of_target)
+        kept = (of_target - logits.logsumexp(dim=1, keepdim=True)).exp()
+        return kept.view(-1, 2).flip(1).view(-1, 1) if self.paired else kept
 
     @staticmethod
     def _spread(of_words: Tensor, inverse: Optional[Tensor], buffer: Optional[Tensor] = None) -> Tensor:
@@ -201,12 +211,17 @@ class FullTargets:
         scores = self.similarity.score(measures.scatter_(1, column, of_itself), self.temperature)
         return (scores if of_itself == 0 else scores.sub_(scores.gather(1, column))), measure
 
-    def _distribution(self, scores: Tensor, words: Tensor, out: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def _distribution(
+        self, scores: Tensor, words: Tensor, out: Tensor, kept: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """The q of rows of scores (R, V) and their targets (R,): q in ``out``, q of the targets and entropies (R,).
 
-        The scores are overwritten; an offset of all of a row would cost precision.
+        The scores are overwritten; an offset of all of a row would cost precision. ``kept``: (R, 1), of the targets.
         """
         column, floor = words.unsqueeze(1), self.options.min_target_prob
+        if kept is not None:
+            # As if the target had its share by score already: the others' scores do not change by a number for all.
+            return self._distribution_beside(scores, column, out, kept.clamp_min(floor))
         target_score = scores.gather(1, column)
         scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, target_score)
         best, best_word = largest(scores, 1)
@@ -226,6 +241,26 @@ class FullTargets:
             # q log q of the others, all scaled alike: scale (p log p + p log scale)
             negentropy_of_others = scale * negentropy_of_others + torch.special.xlogy(scale * rest, scale)
             entropy = torch.special.entr(target_prob) - negentropy_of_others
+        return self._shuffled(out, words), target_prob.squeeze(1), entropy.squeeze(1)
+
+    def _distribution_beside(
+        self, scores: Tensor, column: Tensor, out: Tensor, target_prob: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`_distribution`, where the targets (R, 1) have ``target_prob`` (R, 1) whatever their scores are."""
+        left_out = scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, -math.inf) == -math.inf
+        is_alone = left_out.all(dim=1, keepdim=True)
+        scores.masked_fill_(is_alone, 0.0)
+        torch.softmax(scores, dim=1, out=out).masked_fill_(left_out, 0.0)
+        log_of_sum = scores.logsumexp(dim=1)
+        entropy_of_others = log_of_sum - expectations(out, scores.masked_fill_(left_out, 0.0))
+        target_prob = target_prob.masked_fill(is_alone, 1.0)
+        rest = 1.0 - target_prob
+        out.mul_(rest).scatter_(1, column, target_prob)
+        entropy = torch.special.entr(target_prob) + torch.special.entr(rest) + rest * entropy_of_others.unsqueeze(1)
+        return self._shuffled(out, column.squeeze(1)), target_prob.squeeze(1), entropy.squeeze(1)
+
+    def _shuffled(self, probs: Tensor, words: Tensor) -> Tensor:
+        """The q (R, V) themselves, with the control ``shuffled`` in another order of their words."""
         if self.shuffle is not None and self.options.control == "shuffled":
-            out.copy_(self.shuffle.columns(out, words))
-        return out, target_prob.squeeze(1), entropy.squeeze(1)
+            probs.copy_(self.shuffle.columns(probs, words))
+        return probs

@@ -8,6 +8,7 @@ from .supports import SUPPORTS
 
 __all__ = [
     "CONTROLS",
+    "GATES",
     "NORMALISATIONS",
     "TEACHERS",
     "SelfKDOptions",
@@ -17,6 +18,7 @@ __all__ = [
 ]
 
 TEACHERS = ("embedding", "self")
+GATES = ("all", "others")
 NORMALISATIONS = ("vocabulary", "support")
 CONTROLS = ("none", "uniform", "shuffled", "shuffled_rows")
 
@@ -39,6 +41,8 @@ class SelfKDOptions(NamedTuple):
             pass).
         embedding_weight: lambda, what the matrix adds to the teacher ``self``, in [0, 1000]; 0: nothing. The teacher
             ``embedding`` does not read it.
+        gate: which words the matrix weights beside the teacher ``self``: ``all``, so the target most of all, or
+            ``others``: the target keeps the probability that the other pass gives it, and the others share the rest.
         student_temperature: T, which divides the logits of the model where they are compared with the soft targets,
             those of the teacher ``self`` too; in [0.001, 1000].
         normalise: ``vocabulary`` (the model's distribution over all words is compared) or ``support`` (its distribution
@@ -55,6 +59,7 @@ class SelfKDOptions(NamedTuple):
     similarity: str = "distance"
     teacher: str = "embedding"
     embedding_weight: float = 1.0
+    gate: str = "all"
     student_temperature: float = 1.0
     normalise: str = "vocabulary"
     control: str = "none"
@@ -63,6 +68,11 @@ class SelfKDOptions(NamedTuple):
     def needs_teacher_pass(self) -> bool:
         """Whether the soft targets read the logits of another pass."""
         return self.teacher == "self" and self.control != "uniform"
+
+    @property
+    def spares_target(self) -> bool:
+        """Whether the target keeps the probability that the other pass gives it."""
+        return self.gate == "others" and self.needs_teacher_pass
 
     @property
     def reads_embedding(self) -> bool:
@@ -80,7 +90,7 @@ class SelfKDOptions(NamedTuple):
         """
         names: Dict[str, Iterable[str]] = {
             "support": SUPPORTS, "similarity": SIMILARITIES, "temperature_scale": TEMPERATURE_SCALES,
-            "teacher": TEACHERS, "normalise": NORMALISATIONS, "control": CONTROLS,
+            "teacher": TEACHERS, "gate": GATES, "normalise": NORMALISATIONS, "control": CONTROLS,
         }  # fmt: skip
         for option, allowed in names.items():
             check_one_of(option, getattr(self, option), allowed)
@@ -103,6 +113,8 @@ class SelfKDOptions(NamedTuple):
     def _check_together(self) -> None:
         if self.normalise == "support" and self.support == "full":
             raise ValueError("normalise support needs a support of some words, got support full, which is all of them")
+        if self.gate == "others" and self.teacher != "self":
+            raise ValueError(f"gate others needs the teacher self, got teacher {self.teacher}")
         if self.student_temperature != 1 and self.normalise == "vocabulary" and self.support != "full":
             raise ValueError(
                 f"a student_temperature other than 1 needs support full or normalise support, got "

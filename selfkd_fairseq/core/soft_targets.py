@@ -7,6 +7,9 @@ support. q is a softmax over S_i of the score of each word,
     score_ik = s(t_i, k)                              teacher ``embedding``; s: a similarity (:mod:`.geometry`)
     score_ik = z0_ik / T + lambda s(t_i, k)           teacher ``self``; z0: the logits of another pass
 
+With the gate ``others`` q_it is softmax over S_i of z0_i / T at t_i, as the other pass says; the other words share the
+rest in proportion to exp(score_ik).
+
 If q_it is below the floor m, it is raised to m and the other entries are scaled so that the row still sums to 1. q is a
 constant for autograd. Every support excludes a given set of words (padding, bos), except as the target.
 
@@ -157,17 +160,23 @@ def effective_temperature(weight: Tensor, options: SelfKDOptions, rms: Optional[
     return (temperature * (rms_distance(weight) if rms is None else rms)).clamp(least, most)
 
 
-def probabilities(scores: Tensor, valid: Tensor, min_target_prob: float) -> Tensor:
+def probabilities(scores: Tensor, valid: Tensor, min_target_prob: float, of_target: Optional[Tensor] = None) -> Tensor:
     """Probabilities q over a support whose column 0 is the target, with the floor applied.
 
     Args:
         scores: (N, K), float32 or better.
         valid: (N, K) bool, True where the column holds a word of the support; column 0 is True.
         min_target_prob: m in [0, 1].
+        of_target: (N, 1) like ``scores``, what the target keeps before the floor; None: its share by its score.
 
     Returns:
         (N, K) like ``scores``; each row sums to 1; 0 where ``valid`` is False.
     """
+    if of_target is not None:
+        is_alone = ~valid[:, 1:].any(dim=1, keepdim=True)
+        of_target = of_target.clamp_min(min_target_prob).masked_fill(is_alone, 1.0)
+        of_others = torch.softmax(scores[:, 1:].masked_fill(~valid[:, 1:], -math.inf), dim=1)
+        return torch.cat([of_target, (1.0 - of_target) * of_others.masked_fill(is_alone, 0.0)], dim=1)
     probs = torch.softmax(scores.masked_fill(~valid, -math.inf), dim=1)
     target_prob = probs[:, :1]
     below_floor = target_prob < min_target_prob
@@ -217,6 +226,14 @@ def _scores(
     return scores
 
 
+def _kept_by_target(options: SelfKDOptions, teacher_scores: Optional[Tensor], valid: Tensor) -> Optional[Tensor]:
+    """What the other pass gives to the target, column 0, over the words of the support: (N, 1), or None."""
+    if not options.spares_target or teacher_scores is None:
+        return None
+    softened = (teacher_scores / options.student_temperature).masked_fill(~valid, -math.inf)
+    return torch.softmax(softened, dim=1)[:, :1]
+
+
 def shuffled_words(indices: Tensor, options: SelfKDOptions, shuffle: Optional[Shuffle]) -> Tuple[Tensor, Tensor]:
     """What the controls that shuffle make of the words of a sparse support.
 
@@ -262,7 +279,9 @@ def sparse_soft_targets(
     scores = _scores(options, measures, temperature, teacher_scores)
     if scores is None:
         scores = torch.zeros(indices.shape, device=indices.device)
-    return SoftTargets(indices, probabilities(scores.to(dtype), valid, options.min_target_prob), measures, valid)
+    kept = _kept_by_target(options, teacher_scores, valid)
+    kept = None if kept is None else kept.to(dtype)
+    return SoftTargets(indices, probabilities(scores.to(dtype), valid, options.min_target_prob, kept), measures, valid)
 
 
 def _full_soft_targets(
@@ -288,7 +307,10 @@ def _full_soft_targets(
     if scores is None:
         scores = torch.zeros(every_word.shape, device=target.device)
     scores = torch.cat([scores.gather(1, column), scores], dim=1).to(at_least_float32(weight.dtype))
-    probs = probabilities(scores, valid, options.min_target_prob)
+    kept = None
+    if teacher_scores is not None:
+        kept = _kept_by_target(options, torch.cat([teacher_scores.gather(1, column), teacher_scores], dim=1), valid)
+    probs = probabilities(scores, valid, options.min_target_prob, kept)
     if shuffle is not None and options.control == "shuffled":
         probs = torch.cat([probs[:, :1], shuffle.columns(probs[:, 1:], target)], dim=1)
     if measures is not None:

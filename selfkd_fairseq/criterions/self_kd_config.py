@@ -7,7 +7,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from omegaconf import II
 
 from ..core.geometry import SIMILARITIES, TEMPERATURE_SCALES
-from ..core.options import CONTROLS, NORMALISATIONS, TEACHERS
+from ..core.options import CONTROLS, GATES, NORMALISATIONS, TEACHERS
 from ..core.self_kd_loss import IMPLEMENTATIONS
 from ..core.supports import SUPPORTS
 from .teacher_pass import TEACHER_MODES
@@ -88,6 +88,13 @@ class SelfKDCriterionConfig(LabelSmoothedCrossEntropyCriterionConfig):
     skd_embedding_weight: float = field(
         default=1.0,
         metadata={"help": "teacher self: weight of the embedding space beside the model's distribution, in [0, 1000]"},
+    )
+    skd_gate: str = field(
+        default="all",
+        metadata={
+            "help": f"teacher self: which words the embedding space weights: {', '.join(GATES)} (all: every word, the "
+            "target most; others: the target keeps the probability that the other pass gives it)"
+        },
     )
     skd_student_temperature: float = field(
         default=1.0,

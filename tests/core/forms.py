@@ -5,7 +5,7 @@ Every support, similarity, teacher, normalisation and control is in one of them:
 
 from selfkd_fairseq.core import SelfKDOptions
 
-SELF, WITHIN = {"teacher": "self"}, {"normalise": "support"}
+SELF, OTHERS, WITHIN = {"teacher": "self"}, {"gate": "others"}, {"normalise": "support"}
 FULL, NEAREST, RANDOM = ({"support": support} for support in ("full", "nearest", "random"))
 GAUSSIAN, COSINE = ({"similarity": similarity} for similarity in ("gaussian", "cosine"))
 UNIFORM, SHUFFLED, SHUFFLED_ROWS = ({"control": control} for control in ("uniform", "shuffled", "shuffled_rows"))
@@ -44,6 +44,10 @@ FORMS = {
     "nearest, cosine, self, within, T 2": {**NEAREST, **COSINE, **SELF, **of_embedding(0.5), **WITHIN, **student(2.0)},
     "full, self, T 2": {**FULL, **SELF, **of_embedding(2.0), **student(2.0)},
     "full, cosine, self": {**FULL, **COSINE, **SELF},
+    "full, cosine, self, of others": {**FULL, **COSINE, **SELF, **OTHERS},
+    "full, self, of others, T 2, shuffled": {**FULL, **SELF, **OTHERS, **SHUFFLED, **of_embedding(2.0), **student(2.0)},
+    "predicted, self, of others": {**SELF, **OTHERS},
+    "nearest, self, of others, shuffled rows, within": {**NEAREST, **SELF, **OTHERS, **SHUFFLED_ROWS, **WITHIN},
     "full, self alone": {**FULL, **SELF, **of_embedding(0.0)},
     # controls
     "predicted, uniform": UNIFORM,
@@ -61,8 +65,8 @@ FEW = {
     name: FORMS[name]
     for name in (
         "predicted", "nearest", "full", "random", "full, cosine, T 0.5", "predicted, gaussian, within, T 2",
-        "nearest, cosine, self, within, T 2", "full, self, T 2", "predicted, uniform", "predicted, shuffled",
-        "full, gaussian, shuffled rows",
+        "nearest, cosine, self, within, T 2", "full, self, T 2", "full, cosine, self, of others", "predicted, uniform",
+        "predicted, shuffled", "full, gaussian, shuffled rows",
     )
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 
 from selfkd_fairseq.core import (
     CONTROLS,
+    GATES,
     NORMALISATIONS,
     SIMILARITIES,
     SUPPORTS,
@@ -21,6 +22,7 @@ VALUES = {
     "support": SUPPORTS,
     "similarity": SIMILARITIES,
     "teacher": TEACHERS,
+    "gate": GATES,
     "normalise": NORMALISATIONS,
     "control": CONTROLS,
     "temperature_scale": TEMPERATURE_SCALES,

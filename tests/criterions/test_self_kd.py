@@ -538,6 +538,11 @@ def test_logged_means(tiny_translation):
         (["--skd-teacher", "x"], "self_kd: teacher must be one of embedding, self, got 'x'"),
         (["--skd-normalise", "x"], "self_kd: normalise must be one of vocabulary, support, got 'x'"),
         (["--skd-control", "x"], f"self_kd: control must be one of {', '.join(CONTROLS)}, got 'x'"),
+        (["--skd-gate", "x"], "self_kd: gate must be one of all, others, got 'x'"),
+        (
+            ["--skd-teacher", "embedding", "--skd-gate", "others"],
+            "self_kd: gate others needs the teacher self, got teacher embedding",
+        ),
         (["--skd-embedding-weight=-1"], "self_kd: embedding_weight must be in [0, 1000], got -1.0"),
         (
             ["--skd-student-temperature", "0", "--skd-support", "full"],
