@@ -8,7 +8,7 @@
 #   WHEELS=DIR      take fairseq, what it needs, and pytest, hypothesis and coverage from there, no network
 #   MULTI30K=DIR    what scripts/prepare_multi30k.sh made, PTB=DIR what scripts/prepare_ptb.sh made; without them the parts
 #                   that read them are passed over, with a line
-#   NAMES, SEEDS, JOBS  of the study: rows of search.tsv, their seeds, trainings at a time (those of docs/results.md, 1 2 3, 14)
+#   NAMES, SEEDS, JOBS  of the study: rows of search.tsv, their seeds, trainings at a time (those of run_study, 1 2 3, 14)
 #   SECONDS_IN_ALL  end after so many (default 520); what was cut off goes on when the same command is given again
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

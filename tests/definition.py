@@ -203,12 +203,12 @@ def row_of(token, space, options):
     q /= q.sum()
     if options.gate == "others" and options.teacher == "self" and options.control != "uniform":
         of_model = np.asarray(token.teacher_logits, dtype=np.float64)[support] / options.student_temperature
-        others = np.exp(scores - scores[support & (np.arange(vocabulary) != t)].max(initial=-np.inf))
-        q = np.where(support, others, 0.0) if support.sum() > 1 else np.zeros(vocabulary)
-        q[t] = 0.0
         kept = float(np.exp(log_softmax(of_model))[np.flatnonzero(support) == t][0])
-        q *= (1.0 - kept) / max(q.sum(), 1e-300)
-        q[t] = kept if support.sum() > 1 else 1.0
+        q = np.zeros(vocabulary)
+        others = [k for k in np.flatnonzero(support) if k != t]
+        if others:
+            q[others] = (1.0 - kept) * np.exp(log_softmax(scores[others]))
+        q[t] = kept  # 1 where it is alone
     if q[t] < options.min_target_prob:
         q *= (1.0 - options.min_target_prob) / (1.0 - q[t])
         q[t] = options.min_target_prob

@@ -121,6 +121,8 @@ def _notes(checkpoint: Path, embedding: TrainedEmbedding, soft: SelfKDOptions, c
         training = f"It was trained with self_kd, teacher {trained.teacher}, support {trained.support}{size}."
         if trained.teacher == "self":
             training += f" The matrix had the weight {trained.embedding_weight:g} there, which the temperature holds."
+            if trained.spares_target:
+                training += " There it shared out what the word itself left; here it gives to the word, too."
     unit = ""
     if SIMILARITIES[soft.similarity].measure.has_unit:
         unit = f" {soft.temperature_scale} (as a distance {effective_temperature(weight, soft):.4g})"

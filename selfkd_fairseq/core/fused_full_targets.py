@@ -163,11 +163,12 @@ class FullTargets:
 
     def _kept_by_target(self, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """What the other pass gives to the targets, over the words that may have probability: (C, 1)."""
-        column = target.unsqueeze(1)
-        logits = teacher_logits / self.options.student_temperature
+        column, out = target.unsqueeze(1), self.buffers[1][: target.numel()]  # which is free until the scores are made
+        logits = torch.mul(teacher_logits, 1.0 / self.options.student_temperature, out=out)
         of_target = logits.gather(1, column)
         logits.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, of_target)
-        kept = (of_target - logits.logsumexp(dim=1, keepdim=True)).exp()
+        best = logits.amax(dim=1, keepdim=True)
+        kept = (of_target - best).exp() / logits.sub_(best).exp_().sum(dim=1, keepdim=True)
         return kept.view(-1, 2).flip(1).view(-1, 1) if self.paired else kept
 
     @staticmethod
@@ -220,7 +221,6 @@ class FullTargets:
         """
         column, floor = words.unsqueeze(1), self.options.min_target_prob
         if kept is not None:
-            # As if the target had its share by score already: the others' scores do not change by a number for all.
             return self._distribution_beside(scores, column, out, kept.clamp_min(floor))
         target_score = scores.gather(1, column)
         scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, target_score)
@@ -247,16 +247,19 @@ class FullTargets:
         self, scores: Tensor, column: Tensor, out: Tensor, target_prob: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """As :meth:`_distribution`, where the targets (R, 1) have ``target_prob`` (R, 1) whatever their scores are."""
-        left_out = scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, -math.inf) == -math.inf
-        is_alone = left_out.all(dim=1, keepdim=True)
-        scores.masked_fill_(is_alone, 0.0)
-        torch.softmax(scores, dim=1, out=out).masked_fill_(left_out, 0.0)
-        log_of_sum = scores.logsumexp(dim=1)
-        entropy_of_others = log_of_sum - expectations(out, scores.masked_fill_(left_out, 0.0))
+        best, best_word = largest(scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, -math.inf), 1)
+        is_alone = best == -math.inf  # whose softmax is NaN, and is not read
+        torch.softmax(scores.sub_(best), dim=1, out=out)
+        negative_log_of_sum = out.gather(1, best_word).log()
+        out.masked_fill_(is_alone, 0.0)
+        # 0 where q is 0 and the score -inf
+        scores.index_fill_(1, self.excluded_ids, 0.0).scatter_(1, column, 0.0)
+        entropy_of_others = -(expectations(out, scores).unsqueeze(1) + negative_log_of_sum)
         target_prob = target_prob.masked_fill(is_alone, 1.0)
         rest = 1.0 - target_prob
         out.mul_(rest).scatter_(1, column, target_prob)
-        entropy = torch.special.entr(target_prob) + torch.special.entr(rest) + rest * entropy_of_others.unsqueeze(1)
+        of_others = torch.where(is_alone, 0.0, torch.special.entr(rest) + rest * entropy_of_others)
+        entropy = torch.special.entr(target_prob) + of_others
         return self._shuffled(out, column.squeeze(1)), target_prob.squeeze(1), entropy.squeeze(1)
 
     def _shuffled(self, probs: Tensor, words: Tensor) -> Tensor:

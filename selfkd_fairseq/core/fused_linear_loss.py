@@ -6,8 +6,9 @@ in the forward pass. With ``z_i = W h_i + b``, ``p_i = softmax(z_i)`` and the la
     dL/dz_ik = (1 - alpha) (p_ik - s_ik) + alpha dL_SKD/dz_ik
 
 What label smoothing adds to every word alike is a correction of rank one. What the distillation term adds is in
-:mod:`.fused_divergence`. With the support ``full`` what W says depends on the target word alone: tokens are taken in
-the order of their targets, and each distinct target word of a chunk gets its row once (:mod:`.fused_full_targets`).
+:mod:`.fused_sparse_divergence` and :mod:`.fused_full_divergence`. With the support ``full`` what W says depends on the
+target word alone: tokens are taken in the order of their targets, and each distinct target word of a chunk gets its row
+once (:mod:`.fused_full_targets`).
 
 Result and gradients are those of :mod:`selfkd_fairseq.core.reference_loss`, the equations those of ``docs/method.md``.
 """
