@@ -172,6 +172,13 @@ class FullRows(NamedTuple):
     paired: bool = False
 
 
+def _of_teacher(rows: FullRows, options: SelfKDOptions, logits: Tensor) -> Tensor:
+    """z0 / T (C, V) of the other pass."""
+    assert rows.teacher_logits is not None
+    teacher_logits = of_partners(rows.teacher_logits) if rows.paired else rows.teacher_logits
+    return teacher_logits.to(logits.dtype) / options.student_temperature
+
+
 def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Scores (C, V) of every word, what to take from them (C, 1), and the sum of the measures of the others (C,).
 
@@ -191,11 +198,7 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: T
         scores = similarity.score(measures.clone(), rows.temperature)
         highest = similarity.score(torch.full_like(highest, of_itself), rows.temperature)
     if rows.teacher_logits is not None:
-        teacher_logits = rows.teacher_logits
-        if rows.paired:
-            teacher_logits = of_partners(teacher_logits)
-        softened = teacher_logits.to(logits.dtype) / options.student_temperature
-        scores = softened + options.embedding_weight * scores
+        scores = _of_teacher(rows, options, logits) + options.embedding_weight * scores
     scores = scores.masked_fill(rows.left_out & ~of_target, -math.inf)
     if rows.teacher_logits is not None:
         highest = scores.amax(dim=1, keepdim=True)
@@ -204,10 +207,7 @@ def _scores(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: T
 
 def _kept_by_target(rows: FullRows, of_target: Tensor, options: SelfKDOptions, logits: Tensor) -> Tensor:
     """What the other pass gives to the target, over the words that may have probability: (C,)."""
-    assert rows.teacher_logits is not None
-    teacher_logits = of_partners(rows.teacher_logits) if rows.paired else rows.teacher_logits
-    softened = teacher_logits.to(logits.dtype) / options.student_temperature
-    softened = softened.masked_fill(rows.left_out & ~of_target, -math.inf)
+    softened = _of_teacher(rows, options, logits).masked_fill(rows.left_out & ~of_target, -math.inf)
     below = softened - softened.amax(dim=1, keepdim=True)
     return (below.masked_fill(~of_target, -math.inf).amax(dim=1) - below.exp().sum(dim=1).log()).exp()
 

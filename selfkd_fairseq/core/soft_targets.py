@@ -226,10 +226,8 @@ def _scores(
     return scores
 
 
-def _kept_by_target(options: SelfKDOptions, teacher_scores: Optional[Tensor], valid: Tensor) -> Optional[Tensor]:
-    """What the other pass gives to the target, column 0, over the words of the support: (N, 1), or None."""
-    if not options.spares_target or teacher_scores is None:
-        return None
+def _kept_by_target(options: SelfKDOptions, teacher_scores: Tensor, valid: Tensor) -> Tensor:
+    """What the other pass gives to the target, column 0, over the words of the support: (N, 1)."""
     softened = (teacher_scores / options.student_temperature).masked_fill(~valid, -math.inf)
     return torch.softmax(softened, dim=1)[:, :1]
 
@@ -279,8 +277,10 @@ def sparse_soft_targets(
     scores = _scores(options, measures, temperature, teacher_scores)
     if scores is None:
         scores = torch.zeros(indices.shape, device=indices.device)
-    kept = _kept_by_target(options, teacher_scores, valid)
-    kept = None if kept is None else kept.to(dtype)
+    kept = None
+    if options.spares_target:
+        assert teacher_scores is not None
+        kept = _kept_by_target(options, teacher_scores, valid).to(dtype)
     return SoftTargets(indices, probabilities(scores.to(dtype), valid, options.min_target_prob, kept), measures, valid)
 
 
@@ -308,7 +308,8 @@ def _full_soft_targets(
         scores = torch.zeros(every_word.shape, device=target.device)
     scores = torch.cat([scores.gather(1, column), scores], dim=1).to(at_least_float32(weight.dtype))
     kept = None
-    if teacher_scores is not None:
+    if options.spares_target:
+        assert teacher_scores is not None
         kept = _kept_by_target(options, torch.cat([teacher_scores.gather(1, column), teacher_scores], dim=1), valid)
     probs = probabilities(scores, valid, options.min_target_prob, kept)
     if shuffle is not None and options.control == "shuffled":
