@@ -71,6 +71,17 @@ class Comparison(NamedTuple):
     notes: list[str]
     """For the reader, a line each."""
 
+    def runs_of(self, system: str) -> list[RunResult]:
+        """The runs of one system.
+
+        Args:
+            system: its name.
+
+        Returns:
+            In the order of their seeds; empty if no system is called so.
+        """
+        return [result for result in self.runs if result.run.system == system]
+
 
 def check_alike(runs: Sequence[Run], baseline: str) -> None:
     """Refuse to compare what cannot be compared.

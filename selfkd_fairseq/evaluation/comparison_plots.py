@@ -37,8 +37,7 @@ def _draw_curves(
     """One line for a system; with several seeds their mean where all have a point, in a band from lowest to highest."""
     drawn = []
     for system, colour in colours.items():
-        of_runs = (curve_of(result.run) for result in comparison.runs if result.run.system == system)
-        curves = [curve for curve in of_runs if curve]
+        curves = [curve for result in comparison.runs_of(system) if (curve := curve_of(result.run))]
         if not curves:
             continue
         drawn += curves
@@ -147,7 +146,7 @@ def _draw_panel(axes: Any, comparison: Comparison, panel: _Panel) -> None:
     colours = _colours(comparison)
     for place, system in enumerate(comparison.systems):
         colour = colours[system.system]
-        results = [result for result in comparison.runs if result.run.system == system.system]
+        results = comparison.runs_of(system.system)
         for index, result in enumerate(results):
             height = place + 0.12 + 0.3 * (index + 0.5) / len(results)
             _draw_range(
@@ -200,10 +199,11 @@ def _calibration_plot(comparison: Comparison, path: Path) -> bool:
 
 def _word_plot(comparison: Comparison, path: Path) -> bool:
     """Draw what lies on which words, means over the seeds; False, and no file, if no run has shares."""
-    shares: dict[str, list[dict[str, dict[str, float]]]] = {}
-    for result in comparison.runs:
-        if result.run.evaluation.word_shares:
-            shares.setdefault(result.run.system, []).append(result.run.evaluation.word_shares)
+    shares = {}
+    for system in comparison.systems:
+        of_runs = [result.run.evaluation.word_shares for result in comparison.runs_of(system.system)]
+        if any(of_runs):
+            shares[system.system] = [of_run for of_run in of_runs if of_run]
     if not shares:
         return False
     titles = {"soft_targets": "Probability of the soft targets", "model": "Probability of the model"}
