@@ -72,10 +72,11 @@ class ChunkPasses:
         z.scatter_(1, aside, -float("inf"))
         best, words = largest(z, options.support_size)  # one word is that of argmax, as in the reference
         z.scatter_(1, aside, kept)
-        candidates = torch.cat([best[:, :1], kept], dim=1)
-        candidate_words = torch.cat([words[:, :1], aside], dim=1)
-        best_logit, position = candidates.max(dim=1)
-        return best_logit, candidate_words.gather(1, position.unsqueeze(1)).squeeze(1), words
+        best, of_best = torch.cat([best, kept], dim=1), torch.cat([words, aside], dim=1)
+        best_logit = best.amax(dim=1)
+        # Of equal logits the first word, as argmax takes it, whichever of them was put aside.
+        best_word = of_best.masked_fill(best != best_logit.unsqueeze(1), z.size(1) - 1).amin(dim=1)
+        return best_logit, best_word, words
 
 
 class _Eager(ChunkPasses):

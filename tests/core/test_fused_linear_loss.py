@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfkd_fairseq.benchmark.measure import peak_extra_bytes
-from selfkd_fairseq.core import IMPLEMENTATIONS, self_kd_loss
+from selfkd_fairseq.core import IMPLEMENTATIONS, Statistics, self_kd_loss
 from selfkd_fairseq.core.compiled_rows import can_compile
 from tests import definition
 from tests.core import chance
@@ -82,6 +82,22 @@ def test_equals_the_reference_over_more_words_than_are_looked_at_together(form, 
             batch(vocabulary=vocabulary, bias=True), **FORMS[form], alpha=0.3, label_smoothing=0.1, support_size=n,
             implementation=implementation,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("implementation", ["fused", "compiled"])
+def test_of_equal_logits_the_first_word_is_the_prediction(form, implementation):
+    """As argmax has it, also where that word is the target or may not be in the support: half precision has many."""
+    tensors = batch(tokens=400)
+    for name in ("features", "weight"):
+        tensors[name] = tensors[name].round().clamp(-1, 1)
+    logits = tensors["features"] @ tensors["weight"].t()
+    best, words = logits.topk(2, dim=1)
+    assert (best[:, 0] == best[:, 1]).sum() > 100 and (words == BOS).any()
+    correct = ((logits.argmax(dim=1) == tensors["target"]) & (tensors["target"] != PAD)).sum().item()
+    for n in (1, 4):
+        values, _ = run(tensors, implementation, support_size=n, alpha=0.3, **FORMS[form])
+        assert Statistics(*values[4:]).n_correct == correct
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if "random" not in form])  # which draws for padding, too
