@@ -57,10 +57,12 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     state = newest.load()
     state.pop(OPTIMIZER_STATE, None)
     model = state["model"]
-    means: Model = {}
+    means: Model = {
+        key: torch.empty(tensor.shape, dtype=tensor.dtype)
+        for key, tensor in model.items()
+        if tensor.is_floating_point() and owners[key] == key
+    }
     for key, tensor in model.items():
-        if tensor.is_floating_point() and owners[key] == key:
-            means[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
         # In place, so that the container keeps its type, its order and the versions noted in its _metadata.
         model[key] = means[owners[key]] if tensor.is_floating_point() else tensor.clone()
     for part in _parts({key: mean.numel() for key, mean in means.items()}):
