@@ -20,8 +20,7 @@ from tqdm import tqdm
 from .. import register
 from ..benchmark import language_model, losses, preparation, report, traffic, training_step
 from ..benchmark.measure import gpu_seconds, median_seconds, peak_extra_bytes
-from ..common.quiet import quiet
-from .command import OneLineParser, count, print_now
+from .command import OneLineParser, count, print_now, run_command
 
 DESCRIPTION = """\
 Measure time and memory of self_kd beside fairseq's own criterions, of the LSTM language models beside a bare PyTorch
@@ -29,7 +28,7 @@ loop, and of a preparation of data; count what a loss would move on a GPU, witho
 writes it as CSV, with versions and machine; the loss also as a plot (PNG)."""
 
 EPILOG = """\
-exit status: 0 done; 2 bad options; 141 nobody reads the output.
+exit status: 0 done; 1 no place on a disk or a GPU; 2 bad options; 130 Ctrl-C; 141 nobody reads the output.
 
 examples:
   selfkd-benchmark --parts loss training_step --rounds 5
@@ -174,7 +173,7 @@ def _language_model_rows(name: str, options: argparse.Namespace, device: torch.d
     ]
 
 
-def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
+def _measure_losses(options: argparse.Namespace, device: torch.device) -> List[Path]:
     rows: List[report.Row] = []
     dtype = getattr(torch, options.dtype)
     compiles = device.type == "cuda"
@@ -191,15 +190,16 @@ def _measure_losses(options: argparse.Namespace, device: torch.device) -> None:
         new = _step_rows(arch, options.rounds, device, dtype)
         print_now(report.as_table(f"training step, {arch}, {options.dtype}", new, ["name", *list(new[0])[3:]]))
         rows += new
-    where, path = report.machine(device), options.output / f"loss_{device.type}_{options.dtype}"
-    report.write_csv(path.with_suffix(".csv"), [{**row, "dtype": options.dtype, **where} for row in rows])
-    print_now(f"\nwritten: {path}.csv")
-    if "loss" in options.parts:
-        report.write_plot(path.with_suffix(".png"), rows, ", ".join(f"{k} {v}" for k, v in where.items()))
-        print_now(f"written: {path}.png")
+    where, name = report.machine(device), f"loss_{device.type}_{options.dtype}"
+    table, plot = options.output / f"{name}.csv", options.output / f"{name}.png"
+    report.write_csv(table, [{**row, "dtype": options.dtype, **where} for row in rows])
+    if "loss" not in options.parts:
+        return [table]
+    report.write_plot(plot, rows, ", ".join(f"{k} {v}" for k, v in where.items()))
+    return [table, plot]
 
 
-def _count_traffic(options: argparse.Namespace) -> None:
+def _count_traffic(options: argparse.Namespace) -> List[Path]:
     rows: List[report.Row] = []
     dtype = getattr(torch, options.dtype)
     for size in options.sizes or traffic.SIZES:
@@ -225,10 +225,10 @@ def _count_traffic(options: argparse.Namespace) -> None:
         rows += new
     path = options.output / f"traffic_{options.dtype}.csv"
     report.write_csv(path, [{**row, "torch": torch.__version__} for row in rows])
-    print_now(f"\nwritten: {path}")
+    return [path]
 
 
-def _measure_language_models(options: argparse.Namespace, device: torch.device) -> None:
+def _measure_language_models(options: argparse.Namespace, device: torch.device) -> List[Path]:
     rows: List[report.Row] = []
     for threads in options.threads or [torch.get_num_threads()]:
         torch.set_num_threads(threads)
@@ -246,10 +246,10 @@ def _measure_language_models(options: argparse.Namespace, device: torch.device) 
             rows += [{**row, **where} for row in new]
     path = options.output / f"language_model_{device.type}_float32.csv"
     report.write_csv(path, rows)
-    print_now(f"\nwritten: {path}")
+    return [path]
 
 
-def _measure_preparation(options: argparse.Namespace) -> None:
+def _measure_preparation(options: argparse.Namespace) -> List[Path]:
     rows: List[report.Row] = []
     first: Optional[preparation.Measurement] = None
     for pairs in tqdm(options.pairs, desc="preparation", leave=False):
@@ -280,13 +280,11 @@ def _measure_preparation(options: argparse.Namespace) -> None:
     print_now(report.as_table("preparation of generated pairs, as wmt14", rows, list(rows[0])[1:-2]))
     path = options.output / "preparation_cpu.csv"
     report.write_csv(path, [{**row, **report.machine(torch.device("cpu"))} for row in rows])
-    print_now(f"\nwritten: {path}")
+    return [path]
 
 
-def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.device]:
-    """The options, checked, and the device."""
-    parser = make_parser()
-    options = parser.parse_args(argv)
+def _check(parser: OneLineParser, options: argparse.Namespace) -> torch.device:
+    """End the program if an option does not fit; the device."""
     if len(options.threads) > 1 and set(options.parts) != {"language_model"}:
         parser.error("--threads takes several numbers for --parts language_model alone")
     try:
@@ -296,7 +294,25 @@ def _options(argv: Optional[List[str]]) -> Tuple[argparse.Namespace, torch.devic
         parser.error(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}")
     if options.clock == "cpu" and (options.threads != [1] or device.type != "cpu"):
         parser.error("--clock cpu needs --device cpu --threads 1: only then CPU time is wall time on an idle machine")
-    return options, device
+    return device
+
+
+def _measure(options: argparse.Namespace, device: torch.device) -> str:
+    """Measure what is asked for; says where it was written."""
+    register()
+    if options.threads:
+        torch.set_num_threads(options.threads[0])
+    options.output.mkdir(parents=True, exist_ok=True)
+    written = []
+    if {"loss", "training_step"} & set(options.parts):
+        written += _measure_losses(options, device)
+    if "traffic" in options.parts:
+        written += _count_traffic(options)
+    if "language_model" in options.parts:
+        written += _measure_language_models(options, device)
+    if "preparation" in options.parts:
+        written += _measure_preparation(options)
+    return "".join(f"\nwritten: {path}" for path in written)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -306,23 +322,13 @@ def main(argv: Optional[List[str]] = None) -> int:
         argv: the command line without the program; None: that of the process.
 
     Returns:
-        The exit status, 0. A wrong command line ends the program with status 2.
+        The exit status: 0, 1 after an error, 130 after Ctrl-C. A wrong command line ends the program with status 2.
     """
-    options, device = _options(argv)
-    register()
-    if options.threads:
-        torch.set_num_threads(options.threads[0])
-    options.output.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        if {"loss", "training_step"} & set(options.parts):
-            _measure_losses(options, device)
-        if "traffic" in options.parts:
-            _count_traffic(options)
-        if "language_model" in options.parts:
-            _measure_language_models(options, device)
-        if "preparation" in options.parts:
-            _measure_preparation(options)
-    return 0
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    device = _check(parser, options)
+    place = f" ({options.output})"
+    return run_command(parser, lambda: _measure(options, device), torch.cuda.OutOfMemoryError, place)
 
 
 if __name__ == "__main__":

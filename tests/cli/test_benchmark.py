@@ -99,3 +99,11 @@ def test_bad_arguments_end_with_one_line(arguments, message, capsys):
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("selfkd-benchmark: error: ") and message in captured.err
+
+
+def test_an_output_that_is_no_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["--parts", "traffic", "--output", str(tmp_path / "file")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"selfkd-benchmark: error: File exists ({tmp_path / 'file'})\n"

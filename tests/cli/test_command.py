@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -46,6 +47,12 @@ def test_all_commands_are_known():
     assert {module.rsplit(".", 1)[1] for module in COMMANDS.values()} == modules - {
         "__init__", "command", "text_options",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_works_where_its_errors_become_one_line(command):
+    main = inspect.getsource(importlib.import_module(COMMANDS[command]).main)
+    assert "return run_command(" in main
 
 
 @pytest.mark.parametrize("command", COMMANDS)
