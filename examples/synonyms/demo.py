@@ -7,6 +7,7 @@
 
 import argparse
 import fcntl
+import math
 import shlex
 import shutil
 import signal
@@ -17,10 +18,13 @@ from typing import Dict, List, Sequence, TextIO, Tuple
 
 from sacrebleu.metrics import BLEU
 
+from selfkd_fairseq.evaluation.generate_output import read_generate_output
+from selfkd_fairseq.evaluation.text_files import read_text
+from selfkd_fairseq.evaluation.training_log import read_training_log
+
 from . import commands
 from .commands import SYSTEMS, Folders, Settings
 from .corpus import Pair, draw_corpus, write_corpus
-from .fairseq_output import read_training_log, read_translations
 from .grammar import german_vocabulary, most_probable, translations
 from .measure import measure_checkpoint, measure_truth, true_distributions
 from .processes import ROOT, CommandFailed, Job, run_jobs
@@ -102,13 +106,18 @@ def make_jobs(
 def report_training(folders: Folders, systems: Sequence[str], epochs: int) -> None:
     states = []
     for system in systems:
-        curve = read_training_log(folders.log(system)).valid_nll
-        states.append(f"{system} {len(curve)}/{epochs}" + (f" {curve[-1][1]:.3f}" if curve else ""))
+        log = folders.log(system)
+        curve = read_training_log(log).valid_nll if log.exists() else []
+        states.append(f"{system} {len(curve)}/{epochs}" + (f" {curve[-1][1] / math.log(2):.3f}" if curve else ""))
     say("train: epoch and valid nll (bits)   " + "   ".join(states))
 
 
 def report_translating(folders: Folders, systems: Sequence[str], total: int) -> None:
-    counts = [f"{s} {len(read_translations(folders.generated(s)))}/{total}" for s in systems]
+    counts = []
+    for system in systems:
+        output = folders.generated(system)
+        done = read_text(output).count("\nH-") if output.exists() else 0
+        counts.append(f"{system} {done}/{total}")
     say("translate: sentences   " + "   ".join(counts))
 
 
@@ -139,8 +148,9 @@ def measure_all(folders: Folders, systems: Sequence[str], corpus: Dict[str, List
     rows = [Row("truth", measure_truth(valid, valid_truth).nll, score, correct, measure_truth(test, test_truth))]
     for system in systems:
         say(f"measure {system} against the truth")
-        hypotheses = read_translations(folders.generated(system))
-        score, correct = score_translations([hypotheses[number] for number in range(len(test))], test, bleu)
+        output = folders.generated(system)
+        hypotheses = read_generate_output(read_text(output), output.name).hypotheses
+        score, correct = score_translations(hypotheses, test, bleu)
         on_valid = measure_checkpoint(folders.checkpoint(system), folders.data, valid, valid_truth)
         on_test = measure_checkpoint(folders.checkpoint(system), folders.data, test, test_truth)
         rows.append(Row(system, on_valid.nll, score, correct, on_test))

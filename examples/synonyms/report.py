@@ -8,10 +8,10 @@ from typing import Dict, List, NamedTuple, Sequence
 
 import matplotlib
 
+from selfkd_fairseq.evaluation.training_log import TrainingLog
 from selfkd_fairseq.runs import provenance
 
 from .distribution import Measurement
-from .fairseq_output import TrainingCurves
 
 matplotlib.use("Agg")  # a figure in a file, also where there is no display
 import matplotlib.pyplot as plt  # noqa: E402
@@ -97,7 +97,7 @@ def explanation(truth: Measurement, bleu_signature: str, command: str) -> str:
     )
 
 
-def draw_figure(curves: Dict[str, TrainingCurves], rows: Sequence[Row], path: Path) -> None:
+def draw_figure(curves: Dict[str, TrainingLog], rows: Sequence[Row], path: Path) -> None:
     """Learning curves, alpha, and where the probability goes at ambiguous positions.
 
     Args:
@@ -117,14 +117,16 @@ def draw_figure(curves: Dict[str, TrainingCurves], rows: Sequence[Row], path: Pa
 
 def _draw_learning_curves(axes, curves, truth: Row) -> None:
     floor = truth.valid_nll / math.log(2)
-    final = floor
+    final, starts = floor, []
     for system, curve in curves.items():
-        updates, nll = zip(*curve.valid_nll)
+        updates, nats = zip(*curve.valid_nll)
+        nll = [value / math.log(2) for value in nats]
+        starts.append(nll[0])
         axes.plot(updates, nll, marker=".", color=COLORS[system], label=system)
         final = max(final, nll[-1])
     axes.axhline(floor, color="black", linestyle="--", label="truth (a perfect model)")
     # the first epochs are far above: show where the systems differ
-    start = max(curve.valid_nll[0][1] for curve in curves.values())
+    start = max(starts)
     axes.set_ylim(0.9 * floor, min(final + 2 * (final - floor), 1.05 * start))
     axes.set_ylabel("validation nll (bits per token)")
     axes.set_title(f"Learning curves (they start at {start:.1f} bits)", loc="left")
