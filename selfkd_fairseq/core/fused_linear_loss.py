@@ -7,8 +7,8 @@ in the forward pass. With ``z_i = W h_i + b``, ``p_i = softmax(z_i)`` and the la
 
 What label smoothing adds to every word alike is a correction of rank one. What the distillation term adds is in
 :mod:`.fused_sparse_divergence` and :mod:`.fused_full_divergence`. With the support ``full`` what W says depends on the
-target word alone: tokens are taken in the order of their targets, and each distinct target word of a chunk gets its row
-once (:mod:`.fused_full_targets`).
+target word alone: on a CPU tokens are taken in the order of their targets, and each distinct target word of a chunk
+gets its row once (:mod:`.fused_full_targets`).
 
 Result and gradients are those of :mod:`selfkd_fairseq.core.reference_loss`, the equations those of ``docs/method.md``.
 """
@@ -223,12 +223,12 @@ def fused_self_kd_loss(
     label_smoothing: float,
     excluded: Sequence[int],
     chunk_size: Optional[int],
-    neighbours: Optional[Tensor] = None,
-    generator: Optional[torch.Generator] = None,
-    teacher_features: Optional[Tensor] = None,
-    paired: bool = False,
-    keep: Optional[Tensor] = None,
-    compile_passes: bool = False,
+    neighbours: Optional[Tensor],
+    generator: Optional[torch.Generator],
+    teacher_features: Optional[Tensor],
+    paired: bool,
+    keep: Optional[Tensor],
+    compile_passes: bool,
 ) -> SelfKDLoss:
     """The fused path behind :func:`selfkd_fairseq.core.self_kd_loss`, which checks the arguments.
 

@@ -52,7 +52,8 @@ class Statistics(NamedTuple):
 class SelfKDLoss(NamedTuple):
     """Result of the loss functions: in nats, float32 or better; sums, or values of N' tokens with ``reduction="none"``.
 
-    ``loss`` carries a gradient always; the other three do in the reference and do not in the fused implementation.
+    ``loss`` carries a gradient always; the other three do in the reference (``skd_loss`` where alpha is
+    above 0) and do not in the fused implementation.
 
     Attributes:
         loss: () or (N',), L, the training objective.

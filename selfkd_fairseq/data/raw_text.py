@@ -59,13 +59,11 @@ class InspectedText:
     Args:
         text: where it is.
         lines: number of sentences, blank ones included.
-        blank: number of blank sentences.
         sha256: hex digest of the text itself, out of whatever wraps it.
     """
 
     text: Text
     lines: int
-    blank: int
     sha256: str
 
 
@@ -249,7 +247,7 @@ def inspect_text(text: Text, reserved: Callable[[str], str | None] | None = None
             raise PreparationError(f"{text}: line {lines} has {found}, which fairseq keeps for itself")
     if lines == blank:
         raise PreparationError(f"{text}: " + (f"all {lines} lines are blank" if lines else "the file is empty"))
-    return InspectedText(text, lines, blank, digest.hexdigest())
+    return InspectedText(text, lines, digest.hexdigest())
 
 
 def read_again(inspected: InspectedText) -> Iterator[str]:

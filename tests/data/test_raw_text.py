@@ -114,7 +114,7 @@ def test_one_line_leaves_other_text_alone():
 def test_inspection_counts_lines_and_hashes_the_text(tmp_path):
     content = b"a\n\n \t\nb"
     text = write(tmp_path / "text.gz", content)
-    assert inspect_text(text) == InspectedText(text, lines=4, blank=2, sha256=hashlib.sha256(content).hexdigest())
+    assert inspect_text(text) == InspectedText(text, lines=4, sha256=hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize(

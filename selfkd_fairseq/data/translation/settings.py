@@ -14,7 +14,7 @@ class TranslationSettings(Settings):
     Args:
         source: source language.
         target: target language.
-        lowercase: lower-case everything first.
+        lowercase: lower-case all text; before or after it is tokenised is a rule of the recipe.
         bpe_merges: at least 1.
         bpe_vocabulary_threshold: subwords counted fewer times than this in their language's training text are
             split again; 0 is off.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import heapq
 import itertools
-import operator
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterable, Iterator, Optional, Tuple
@@ -161,12 +159,6 @@ def _count_words(text: Path, stem: Path, label: str) -> list[Path]:
     return count_words(lines, stem)
 
 
-def _add_counts(words: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Equal words in a row as one."""
-    for word, entries in itertools.groupby(words, key=operator.itemgetter(0)):
-        yield word, sum(count for _, count in entries)
-
-
 def learn_bpe(work: Work) -> None:
     """Make ``bpe/codes`` from both training sides together; ``bpe/vocab.LANG``, the subwords of each side.
 
@@ -183,7 +175,7 @@ def learn_bpe(work: Work) -> None:
     if work.missing("bpe/codes"):
         work.report(f"learning {work.settings.bpe_merges} joint BPE merges")
         with write_whole(work.dest, ["bpe/codes"]) as (file,):
-            words = _add_counts(heapq.merge(*(merge_counts(side) for side in runs)))
+            words = merge_counts(itertools.chain.from_iterable(runs))
             learnt = bpe.learn_codes(words, work.settings.bpe_merges, file)
         if learnt < work.settings.bpe_merges:
             work.report(f"no pair of symbols occurs twice after {learnt} merges")
