@@ -118,7 +118,7 @@ run_study() {
         return
     fi
     local multi30k=$root/examples/translation/multi30k split
-    local rows='label_smoothing both both_alone both_shuffled_rows rdrop_1 cross_entropy predicted'
+    local rows='label_smoothing both both_alone both_others both_shuffled_rows rdrop_1 cross_entropy predicted'
     rows+=' both_late both_late_alone both_late_shuffled_rows both_late_others label_smoothing_71'
     if [ -z "$dry_run" ] && command -v nvidia-cuda-mps-control >/dev/null; then
         CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$(mktemp -d)
