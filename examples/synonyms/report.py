@@ -117,16 +117,15 @@ def draw_figure(curves: Dict[str, TrainingLog], rows: Sequence[Row], path: Path)
 
 def _draw_learning_curves(axes, curves, truth: Row) -> None:
     floor = truth.valid_nll / math.log(2)
-    final, starts = floor, []
+    final = floor
     for system, curve in curves.items():
         updates, nats = zip(*curve.valid_nll)
         nll = [value / math.log(2) for value in nats]
-        starts.append(nll[0])
         axes.plot(updates, nll, marker=".", color=COLORS[system], label=system)
         final = max(final, nll[-1])
     axes.axhline(floor, color="black", linestyle="--", label="truth (a perfect model)")
     # the first epochs are far above: show where the systems differ
-    start = max(starts)
+    start = max(curve.valid_nll[0][1] for curve in curves.values()) / math.log(2)
     axes.set_ylim(0.9 * floor, min(final + 2 * (final - floor), 1.05 * start))
     axes.set_ylabel("validation nll (bits per token)")
     axes.set_title(f"Learning curves (they start at {start:.1f} bits)", loc="left")

@@ -201,9 +201,10 @@ def _word_plot(comparison: Comparison, path: Path) -> bool:
     """Draw what lies on which words, means over the seeds; False, and no file, if no run has shares."""
     shares = {}
     for system in comparison.systems:
-        of_runs = [result.run.evaluation.word_shares for result in comparison.runs_of(system.system)]
-        if any(of_runs):
-            shares[system.system] = [of_run for of_run in of_runs if of_run]
+        evaluations = [result.run.evaluation for result in comparison.runs_of(system.system)]
+        of_runs = [evaluation.word_shares for evaluation in evaluations if evaluation.word_shares]
+        if of_runs:
+            shares[system.system] = of_runs
     if not shares:
         return False
     titles = {"soft_targets": "Probability of the soft targets", "model": "Probability of the model"}
