@@ -36,14 +36,17 @@ class BareZaremba(nn.Module):
         width: of embeddings and layers.
         layers: of the LSTM.
         dropout: on embeddings, between the layers and before the softmax.
+        tied: the Linear has the matrix of the embedding.
     """
 
-    def __init__(self, vocabulary: int, width: int, layers: int, dropout: float):
+    def __init__(self, vocabulary: int, width: int, layers: int, dropout: float, tied: bool = False):
         super().__init__()
         self.dropout = dropout
         self.embedding = nn.Embedding(vocabulary, width)
         self.lstm = nn.LSTM(width, width, layers, dropout=dropout)
         self.output = nn.Linear(width, vocabulary)
+        if tied:
+            self.output.weight = self.embedding.weight
 
     def forward(self, words: Tensor, state: Optional[State]) -> Outputs:
         """Run over one window.

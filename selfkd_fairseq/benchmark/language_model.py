@@ -29,18 +29,19 @@ CRITERIONS = {
         ]
         for support, temperature in (("predicted", "1"), ("full", "0.25"))
     },
+    "self_kd both passes": ["--criterion", "self_kd", "--skd-alpha", "0.2", "--skd-warmup-updates", "0"],  # the default
 }  # fmt: skip
 
 
 class Recipe(NamedTuple):
-    """A published model and how it is trained (examples/language_model/ptb), with plain SGD and windows of one length.
+    """A model and how it is trained (examples/language_model/ptb), with plain SGD and windows of one length.
 
     Attributes:
         bare: makes the bare model; its parameters have the order and the shapes of the fairseq model's.
         flags: of the fairseq model, beside those that follow.
         batch: streams.
         window: time steps.
-        windows: of an epoch to time; the published epochs have more, the cost per window is the same.
+        windows: of an epoch to time; an epoch of the corpus has more, the cost per window is the same.
         per_stream: see :class:`BareLoop`; for fairseq it is --sentence-avg.
         lr: learning rate.
         clip_norm: largest norm of the gradient.
@@ -65,6 +66,11 @@ RECIPES = {
         lambda vocabulary: BareZaremba(vocabulary, 200, 2, 0.0),
         ["--arch", "lstm_lm_zaremba_small"],
         batch=20, window=20, windows=20, per_stream=True, lr=1.0, clip_norm=5.0,
+    ),
+    "tied_small": Recipe(
+        lambda vocabulary: BareZaremba(vocabulary, 200, 2, 0.5, tied=True),
+        ["--arch", "lstm_lm_zaremba_small", "--share-decoder-input-output-embed", "--dropout", "0.5"],
+        batch=20, window=35, windows=10, per_stream=True, lr=1.0, clip_norm=5.0,
     ),
     "zaremba_medium": Recipe(
         lambda vocabulary: BareZaremba(vocabulary, 650, 2, 0.5),

@@ -32,6 +32,8 @@ CRITERIONS = {
         ]
         for name, flags in (
             ("both passes", ["--skd-teacher-mode", "both"]),  # the default
+            ("both passes, gate others", ["--skd-gate", "others"]),
+            ("both passes without the matrix", ["--skd-embedding-weight", "0"]),
             ("before its start", ["--skd-start-update", "1000000"]),
             ("self and cosine", ["--skd-teacher-mode", "train"]),
             ("self", ["--skd-teacher-mode", "train", "--skd-embedding-weight", "0"]),
