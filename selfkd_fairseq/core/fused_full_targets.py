@@ -167,8 +167,7 @@ class FullTargets:
         logits = torch.mul(teacher_logits, 1.0 / self.options.student_temperature, out=out)
         of_target = logits.gather(1, column)
         logits.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, of_target)
-        best = logits.amax(dim=1, keepdim=True)
-        kept = (of_target - best).exp() / logits.sub_(best).exp_().sum(dim=1, keepdim=True)
+        kept = torch.softmax(logits, dim=1, out=out).gather(1, column)
         return kept.view(-1, 2).flip(1).view(-1, 1) if self.paired else kept
 
     @staticmethod
@@ -248,13 +247,13 @@ class FullTargets:
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """As :meth:`_distribution`, where the targets (R, 1) have ``target_prob`` (R, 1) whatever their scores are."""
         best, best_word = largest(scores.index_fill_(1, self.excluded_ids, -math.inf).scatter_(1, column, -math.inf), 1)
-        is_alone = best == -math.inf  # whose softmax is NaN, and is not read
-        torch.softmax(scores.sub_(best), dim=1, out=out)
-        negative_log_of_sum = out.gather(1, best_word).log()
-        out.masked_fill_(is_alone, 0.0)
+        is_alone = best == -math.inf  # and has the softmax of itself, where that of -inf alone would be NaN
+        of_target = torch.zeros_like(best).masked_fill_(~is_alone, -math.inf)
+        torch.softmax(scores.scatter_(1, column, of_target), dim=1, out=out)
+        log_of_sum = best - out.gather(1, best_word).log()
         # 0 where q is 0 and the score -inf
         scores.index_fill_(1, self.excluded_ids, 0.0).scatter_(1, column, 0.0)
-        entropy_of_others = -(expectations(out, scores).unsqueeze(1) + negative_log_of_sum)
+        entropy_of_others = log_of_sum - expectations(out, scores).unsqueeze(1)
         target_prob = target_prob.masked_fill(is_alone, 1.0)
         rest = 1.0 - target_prob
         out.mul_(rest).scatter_(1, column, target_prob)
