@@ -39,7 +39,10 @@ def test_hydra_trains_from_the_config(config, widths, optimizer, tiny_language_m
     assert state["model"][layers].size(1) == (8 if widths else 200)
 
 
-@pytest.mark.parametrize("model", ["zaremba_small", "zaremba_medium", "zaremba_large", "tied_small", "awd_lstm"])
+MODELS = ["zaremba_small", "zaremba_medium", "zaremba_large", "variational_small", "tied_small", "awd_lstm"]
+
+
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("system", ["cross_entropy", "self_kd", "self_kd_full", "self_kd_predicted"])
 def test_train_script_gives_the_published_recipe(model, system, tmp_path):
     """The command line that the script builds, shown by a fairseq-train that only prints it."""
@@ -57,7 +60,8 @@ def test_train_script_gives_the_published_recipe(model, system, tmp_path):
         "zaremba_small": ("20", "20", "5", "1.0", "13"),
         "zaremba_medium": ("20", "35", "5", "1.0", "39"),
         "zaremba_large": ("20", "35", "10", "1.0", "55"),
-        "tied_small": ("20", "35", "5", "1.0", "20"),  # ours
+        "variational_small": ("20", "35", "5", "1.0", "25"),  # ours, as the next
+        "tied_small": ("20", "35", "5", "1.0", "20"),
         "awd_lstm": ("20", "70", "0.25", "30", "500"),
     }[model]
     names = ("--batch-size", "--tokens-per-sample", "--clip-norm", "--lr", "--max-epoch")
@@ -87,7 +91,7 @@ def test_train_and_evaluate_scripts(tiny_language_model, tmp_path):
         )  # fmt: skip
 
     small = ["--cpu", "--max-epoch", "1", "--decoder-embed-dim", "8", "--decoder-hidden-size", "8"]
-    bash("train.sh", "tied_small", "self_kd", tiny_language_model, tmp_path / "run", *small, "--batch-size", "4")
+    bash("train.sh", "variational_small", "self_kd", tiny_language_model, tmp_path / "run", *small, "--batch-size", "4")
     assert (tmp_path / "run" / "log.json").exists()
     done = bash(
         "evaluate.sh", tiny_language_model, tmp_path / "run" / "checkpoint_best.pt", "--cpu", "--tokens-per-sample",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train an LSTM language model on the Penn Treebank: train.sh MODEL SYSTEM DATA SAVE_DIR [more fairseq-train flags]
-#   MODEL     zaremba_small, zaremba_medium, zaremba_large, or awd_lstm: the published recipe of each; or tied_small: 2 x 200,
-#             tied, dropout 0.5
+#   MODEL     zaremba_small, zaremba_medium, zaremba_large, or awd_lstm: the published recipe of each; or 2 x 200, tied:
+#             variational_small, the same units left out at every time step (0.2); tied_small, dropout 0.5, which is too much
 #   SYSTEM    cross_entropy; self_kd (the default, at alpha 0.2: two passes, so the model has to have dropout, which zaremba_small
 #             has not); self_kd_full and self_kd_predicted (soft targets from the embeddings alone, exact or as the paper approximates)
 #   DATA      the folder `bin` that selfkd-prepare made
@@ -29,10 +29,18 @@ case $model in
         --force-anneal 16 --lr-shrink 0.8695652 --max-epoch 55) ;;
     tied_small) recipe=(--arch lstm_lm_zaremba_small --share-decoder-input-output-embed --dropout 0.5 "${zaremba[@]}"
         --tokens-per-sample 35 --clip-norm 5 --force-anneal 11 --lr-shrink 0.7 --max-epoch 20) ;;
+    variational_small) recipe=(--arch awd_lstm_lm --decoder-embed-dim 200 --decoder-hidden-size 200 --decoder-layers 2
+        --dropout 0.2 --input-dropout 0.2 --hidden-dropout 0.2 --weight-dropout 0.2 --embedding-dropout 0.05
+        --activation-regularization 0 --temporal-activation-regularization 0 "${zaremba[@]}"
+        --tokens-per-sample 35 --clip-norm 5 --force-anneal 13 --lr-shrink 0.75 --max-epoch 25) ;;
     awd_lstm) recipe=(--arch awd_lstm_ptb --optimizer nt_asgd --nonmonotone 5 --lr 30 --weight-decay 1.2e-6
         --lr-scheduler fixed --batch-size 20 --batch-size-valid 10 --tokens-per-sample 70 --variable-bptt
         --clip-norm 0.25 --max-epoch 500) ;;
-    *) echo "train.sh: MODEL must be zaremba_small, zaremba_medium, zaremba_large, tied_small or awd_lstm, got '$model'" >&2; exit 2 ;;
+    *)
+        models="zaremba_small, zaremba_medium, zaremba_large, variational_small, tied_small or awd_lstm"
+        echo "train.sh: MODEL must be $models, got '$model'" >&2
+        exit 2
+        ;;
 esac
 case $system in
     cross_entropy) criterion=(--criterion cross_entropy) ;;
