@@ -19,7 +19,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../../search_common.sh"
 
 train_and_evaluate() {
-    local split=$1 run=$2 seed=$3 model=${4%%$'\t'*} flags=${4#*$'\t'} checkpoints=$2/checkpoints
+    local split=$1 run=$2 seed=$3 model flags checkpoints=$2/checkpoints
+    read -r model flags <<< "$4" # a row without flags has lost the tab behind its model
     shift 4
     # shellcheck disable=SC2086  # a row holds several flags
     bash "$here/train.sh" "$model" cross_entropy "$data" "$checkpoints" --seed "$seed" --log-file "$run/log.json" $flags "$@"
