@@ -3,6 +3,7 @@ import csv
 import pytest
 import torch
 
+from selfkd_fairseq.benchmark import language_model
 from selfkd_fairseq.benchmark.measure import median_seconds, peak_extra_bytes
 from selfkd_fairseq.cli.benchmark import main
 
@@ -59,13 +60,10 @@ def test_command_compares_a_language_model_with_the_bare_loop(tmp_path, capsys):
     assert path.name == "language_model_cpu_float32.csv" and f"written: {path}" in printed
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["threads"], row["name"]) for row in rows] == [
-        (threads, name)
-        for threads in "11"
-        for name in ("bare PyTorch loop", "cross_entropy", "self_kd predicted", "self_kd full")
-    ]
+    names = [language_model.BARE, *language_model.CRITERIONS]
+    assert [(row["threads"], row["name"]) for row in rows] == [(threads, name) for threads in "11" for name in names]
     for i, row in enumerate(rows):
-        bare = rows[i // 4 * 4]
+        bare = rows[i // len(names) * len(names)]
         assert row["windows"] == "1" and row["clock"] == "wall"
         assert row["size"] == "zaremba_small 20x20x10002" and row["torch"] == torch.__version__
         milliseconds = float(row["ms / window"])
