@@ -31,8 +31,8 @@ SIZES = ((3500, 9700, 128), (3500, 10000, 512), (3500, 32000, 512), (1400, 10000
 LABEL_SMOOTHING = 0.1
 ALPHA = 0.5
 NEAREST_SIZE = 16
-_BOTH_PASSES: Dict[str, Any] = {
-    "support": "full", "teacher": "self", "similarity": "cosine", "min_target_prob": 0.0, "paired": True
+_SELF_AND_COSINE: Dict[str, Any] = {
+    "support": "full", "teacher": "self", "similarity": "cosine", "min_target_prob": 0.0
 }  # fmt: skip
 # Forms of the method beside the plain supports
 FORMS: Dict[str, Dict[str, Any]] = {
@@ -42,9 +42,9 @@ FORMS: Dict[str, Dict[str, Any]] = {
         "support": "full", "similarity": "cosine", "student_temperature": 5.0, "min_target_prob": 0.0
     },
     "self": {"support": "full", "teacher": "self", "embedding_weight": 0.0, "min_target_prob": 0.0},
-    "self and cosine": {"support": "full", "teacher": "self", "similarity": "cosine", "min_target_prob": 0.0},
-    "both passes": _BOTH_PASSES,
-    "both passes, gate others": {**_BOTH_PASSES, "gate": "others"},
+    "self and cosine": _SELF_AND_COSINE,
+    "both passes": {**_SELF_AND_COSINE, "paired": True},
+    "both passes, gate others": {**_SELF_AND_COSINE, "paired": True, "gate": "others"},
 }  # fmt: skip
 # What `implementation="compiled"` is measured with, on GPUs
 COMPILED: Dict[str, Dict[str, Any]] = {"predicted": {}, "full": {"support": "full"}, **FORMS}

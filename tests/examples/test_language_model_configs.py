@@ -39,10 +39,9 @@ def test_hydra_trains_from_the_config(config, widths, optimizer, tiny_language_m
     assert state["model"][layers].size(1) == (8 if widths else 200)
 
 
-MODELS = ["zaremba_small", "zaremba_medium", "zaremba_large", "variational_small", "tied_small", "awd_lstm"]
-
-
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", ["zaremba_small", "zaremba_medium", "zaremba_large", "variational_small", "tied_small", "awd_lstm"]
+)
 @pytest.mark.parametrize("system", ["cross_entropy", "self_kd", "self_kd_full", "self_kd_predicted"])
 def test_train_script_gives_the_published_recipe(model, system, tmp_path):
     """The command line that the script builds, shown by a fairseq-train that only prints it."""
